@@ -1,0 +1,1 @@
+//! `lab.toml` as types.

@@ -1,0 +1,5 @@
+//! The leaves: disks that hold bytes.
+
+mod mem;
+
+pub use mem::MemBank;

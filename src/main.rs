@@ -1,0 +1,3 @@
+//! The `raidlab` program.
+
+fn main() {}

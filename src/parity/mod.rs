@@ -1,0 +1,1 @@
+//! P and Q over byte slices.

@@ -1,0 +1,3 @@
+//! The RAID engine.
+
+pub mod set;

@@ -1,0 +1,1 @@
+//! Real time: drives a stack on real files.

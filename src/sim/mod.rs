@@ -1,0 +1,1 @@
+//! Simulation: the same array in a virtual world.
