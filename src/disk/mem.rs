@@ -1,5 +1,8 @@
 //! Disks in memory: for no files at all, and the plainest bank there is.
 
+use std::os::fd::BorrowedFd;
+
+use super::Wakeups;
 use crate::block::{Bank, Completion, DeviceId, Instant, IoError, Limits, Op, Request};
 
 /// A bank of disks whose sectors are bytes of this process. Everything is done when it is
@@ -71,6 +74,12 @@ impl Bank for MemBank {
 
     fn next_deadline(&self) -> Option<Instant> {
         (!self.done.is_empty()).then_some(Instant::START)
+    }
+}
+
+impl Wakeups for MemBank {
+    fn wakeups(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
     }
 }
 
