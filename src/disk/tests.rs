@@ -156,14 +156,15 @@ fn any_durability(rng: &mut ChaCha8Rng) -> Durability {
 /// Batches of requests that do not overlap, of any kind, length and buffer shape.
 fn compare_with_a_vector<B: Bank + Wakeups + ?Sized>(name: &str, bank: &mut B, device: DeviceId, seed: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut model = vec![0; CAPACITY.bytes() as usize];
+    let Limits { capacity, logical_block: block, .. } = bank.limits(device);
+    let mut model = vec![0; capacity.bytes() as usize];
     for round in 0..40 {
         let mut at = 0;
         let mut submitted = Vec::new();
         loop {
-            let start = at + below(&mut rng, 200) as u64;
-            let piece = extent(start, 1 + below(&mut rng, 200) as u64);
-            if piece.end() > Lba(CAPACITY.0) {
+            let mut blocks_below = |bound| block.0 * below(&mut rng, bound / block.0 as usize) as u64;
+            let piece = extent(at + blocks_below(200), block.0 + blocks_below(200));
+            if piece.end() > Lba(capacity.0) {
                 break;
             }
             at = piece.end().0;
@@ -199,7 +200,7 @@ fn compare_with_a_vector<B: Bank + Wakeups + ?Sized>(name: &str, bank: &mut B, d
         }
     }
     assert!(
-        read(bank, device, extent(0, CAPACITY.0)) == Ok(model.clone()),
+        read(bank, device, extent(0, capacity.0)) == Ok(model.clone()),
         "{name}, seed {seed}: wrong bytes at the end"
     );
     model
@@ -221,6 +222,44 @@ fn every_bank_holds_what_a_vector_holds() {
                 assert!(std::fs::read(&path).unwrap() == model, "{name}, seed {seed}: wrong bytes in the file");
             }
         }
+    }
+}
+
+/// A loop device over a file, of 4096-byte blocks.
+struct Loop(PathBuf);
+
+impl Loop {
+    /// `None` where loop devices need rights we do not have.
+    fn over(image: &Path) -> Option<Loop> {
+        let mut losetup = std::process::Command::new("losetup");
+        let output = losetup.args(["--find", "--show", "--sector-size", "4096"]).arg(image).output().ok()?;
+        let name = String::from_utf8(output.stdout).unwrap();
+        output.status.success().then(|| Loop(name.trim().into()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        std::process::Command::new("losetup").arg("--detach").arg(&self.0).status().unwrap();
+    }
+}
+
+#[test]
+fn every_bank_takes_a_block_device_of_4096_byte_blocks() {
+    for (name, new) in file_banks() {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(device) = Loop::over(&image(&dir, "disk")) else {
+            eprintln!("not tested: no loop devices");
+            return;
+        };
+        let mut bank = new();
+        let disk = bank.open(&device.0, ImageOptions::default()).unwrap();
+        let limits = bank.limits(disk);
+        assert_eq!((limits.capacity, limits.logical_block), (CAPACITY, Sectors(8)), "{name}");
+        compare_with_a_vector(name, bank.as_mut(), disk, 1);
+        assert_eq!(read(bank.as_mut(), disk, extent(1, 8)), Err(IoError::Unsupported), "{name}");
+        let error = new().open(&device.0, ImageOptions::default()).unwrap_err();
+        assert!(matches!(error, ImageError::Busy { .. }), "{name}: {error}");
     }
 }
 

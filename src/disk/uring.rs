@@ -8,6 +8,9 @@
 //! The kernel writes to a buffer whenever it likes between submission and completion. So a request
 //! and all it points to rest in a slot here until the kernel is done with it, and a dropped bank waits.
 //!
+//! A shortened image gives medium errors as a plain file does: reads beyond its end at once, flushes as
+//! long as it stays short.
+//!
 //! Some hosts switch `io_uring` off (`kernel.io_uring_disabled`, a container's seccomp filter):
 //! [`UringBank::new`] says so, and [`FileBank`](super::FileBank) serves instead.
 
@@ -436,6 +439,31 @@ impl Drop for UringBank {
             }
             let reaped = self.ring.completion().count();
             self.on_ring -= reaped;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_io_uring_is_told_apart_from_one_that_forbids_it() {
+        let reason = |errno| unavailable(io::Error::from_raw_os_error(errno));
+        assert!(matches!(reason(libc::EPERM), UringUnavailable::SwitchedOff));
+        assert!(matches!(reason(libc::ENOSYS), UringUnavailable::Missing));
+        assert!(matches!(reason(libc::ENOMEM), UringUnavailable::Failed { .. }));
+    }
+
+    #[test]
+    fn what_direct_io_cannot_take_is_copied_and_nothing_else() {
+        let alignment = Some(Alignment { memory: 512, block: crate::block::Sectors(1) });
+        let buf = Buf::zeroed(4096);
+        let bytes = buf.as_slice().expect("one part");
+        assert!(is_aligned([bytes, &bytes[512..]].into_iter(), alignment));
+        for part in [&bytes[1..513], &bytes[..100], &bytes[256..768]] {
+            assert!(!is_aligned([bytes, part].into_iter(), alignment));
+            assert!(is_aligned([bytes, part].into_iter(), None));
         }
     }
 }
