@@ -31,12 +31,6 @@ fn parity(criterion: &mut Criterion) {
             group.bench_function(BenchmarkId::new("encode P+Q", kernel), |b| {
                 b.iter(|| kernel.encode_pq(black_box(&mut p), black_box(&mut q), black_box(&columns)));
             });
-            group.bench_function(BenchmarkId::new("update P and Q", kernel), |b| {
-                b.iter(|| {
-                    kernel.update_p(black_box(&mut p), &data[0], &data[1]);
-                    kernel.update_q(black_box(&mut q), &data[0], &data[1], 3);
-                });
-            });
             group.bench_function(BenchmarkId::new("recover 2", kernel), |b| {
                 b.iter(|| {
                     let (x, y) = (black_box(&mut x[..]), black_box(&mut y[..]));

@@ -2,23 +2,18 @@
 
 use std::ops::Range;
 
-use smallvec::SmallVec;
-
 use super::gf;
 use super::kernel::{Kernel, PASS_SOURCES, Start, TILE_BYTES, Weights};
 
 /// A data column: its bytes, and its exponent in Q, 0 to 254. Every column of a stripe has another.
 pub type Column<'a> = (&'a [u8], u8);
 
-/// The columns of a stripe, mostly few.
-pub(super) type List<T> = SmallVec<[T; 16]>;
-
 /// All slices of a call must be of the same length, which may be any, zero too, at any alignment. There may be any number
 /// of columns; over none the sum is zero. Slices of different lengths panic.
 impl Kernel {
     /// P = Σ D.
     pub fn encode_p(self, p: &mut [u8], data: &[&[u8]]) {
-        self.sum_all(p, data, Start::Zero);
+        self.sum_all(p, data.len(), |i| data[i], Start::Zero);
     }
 
     /// Q = Σ 2^e · D.
@@ -33,19 +28,17 @@ impl Kernel {
 
     /// P gains Σ D: of what a column was and what it is now, P is brought up to date.
     pub fn add_p(self, p: &mut [u8], data: &[&[u8]]) {
-        self.sum_all(p, data, Start::Kept);
+        self.sum_all(p, data.len(), |i| data[i], Start::Kept);
     }
 
     /// Q gains Σ 2^e · D: of what a column was and what it is now, with its exponent, Q is brought up to date.
     pub fn add_q(self, q: &mut [u8], data: &[Column<'_>]) {
-        let (sources, factors) = weighted(data);
-        self.weigh_all(None, q, &sources, Weights::Factors(&factors), Start::Kept);
+        self.weigh_all(None, q, data.len(), |i| weighted(data[i]), Start::Kept);
     }
 
     /// [`Kernel::add_p`] and [`Kernel::add_q`] in one pass over the data.
     pub fn add_pq(self, p: &mut [u8], q: &mut [u8], data: &[Column<'_>]) {
-        let (sources, factors) = weighted(data);
-        self.weigh_all(Some(p), q, &sources, Weights::Factors(&factors), Start::Kept);
+        self.weigh_all(Some(p), q, data.len(), |i| weighted(data[i]), Start::Kept);
     }
 
     /// Brings P up to date after a column changed from `old` to `new`.
@@ -59,89 +52,88 @@ impl Kernel {
     }
 
     fn encode(self, p: Option<&mut [u8]>, q: &mut [u8], data: &[Column<'_>]) {
-        if let Some(sources) = falling(data) {
-            self.weigh_all(p, q, &sources, Weights::Doubling, Start::Zero);
-        } else {
-            let (sources, factors) = weighted(data);
-            self.weigh_all(p, q, &sources, Weights::Factors(&factors), Start::Zero);
+        match falling(data) {
+            Some(order) => self.horner(p, q, data.len(), |i| data[usize::from(order[i])].0),
+            None => self.weigh_all(p, q, data.len(), |i| weighted(data[i]), Start::Zero),
         }
     }
 
-    /// Any number of sources, in as many passes as it takes.
-    pub(super) fn sum_all(self, out: &mut [u8], sources: &[&[u8]], before: Start) {
-        check(out.len(), sources);
-        if sources.is_empty() {
-            return before.prepare(out);
-        }
-        for tile in tiles(out.len(), sources.len()) {
-            let mut start = before;
-            for group in sources.chunks(PASS_SOURCES) {
-                self.sum(&mut out[tile.clone()], &cut(group, &tile), start);
-                start = Start::Kept;
-            }
-        }
+    /// `out` becomes (or gains) Σ source.
+    pub(super) fn sum_all<'a>(self, out: &mut [u8], count: usize, source: impl Fn(usize) -> &'a [u8], start: Start) {
+        let term = |i| (source(i), 1);
+        in_passes(out.len(), count, term, start, |tile, sources, _, start| self.sum(&mut out[tile], sources, start));
     }
 
-    /// Any number of sources, in as many passes as it takes.
-    pub(super) fn weigh_all(
+    /// `q` becomes (or gains) Σ factor · source, and `p`, where it is asked for, Σ source.
+    pub(super) fn weigh_all<'a>(
         self,
         mut p: Option<&mut [u8]>,
         q: &mut [u8],
-        sources: &[&[u8]],
-        weights: Weights<'_>,
-        before: Start,
+        count: usize,
+        term: impl Fn(usize) -> (&'a [u8], u8),
+        start: Start,
     ) {
-        check(q.len(), sources);
         assert!(p.as_ref().is_none_or(|p| p.len() == q.len()), "P and Q of different lengths");
-        if sources.is_empty() {
-            if let Some(p) = p {
-                before.prepare(p);
+        in_passes(q.len(), count, term, start, |tile, sources, factors, start| {
+            let p = p.as_deref_mut().map(|p| &mut p[tile.clone()]);
+            self.weigh(p, &mut q[tile], sources, Weights::Factors(factors), start);
+        });
+    }
+
+    /// `q` becomes Σ 2^e · source by Horner's rule, where e falls to 0, and `p`, where it is asked for, Σ source.
+    fn horner<'a>(self, mut p: Option<&mut [u8]>, q: &mut [u8], count: usize, source: impl Fn(usize) -> &'a [u8]) {
+        assert!(p.as_ref().is_none_or(|p| p.len() == q.len()), "P and Q of different lengths");
+        let term = |i| (source(i), 1);
+        in_passes(q.len(), count, term, Start::Zero, |tile, sources, _, start| {
+            let p = p.as_deref_mut().map(|p| &mut p[tile.clone()]);
+            self.weigh(p, &mut q[tile], sources, Weights::Doubling, start);
+        });
+    }
+}
+
+/// Cuts a sum over `count` terms into passes of few sources, and those into tiles where it takes several: `pass` is told
+/// which bytes, the sources cut to them, their factors, and what it finds in the outputs.
+fn in_passes<'a>(
+    length: usize,
+    count: usize,
+    term: impl Fn(usize) -> (&'a [u8], u8),
+    before: Start,
+    mut pass: impl FnMut(Range<usize>, &[&[u8]], &[u8], Start),
+) {
+    for i in 0..count {
+        assert_eq!(term(i).0.len(), length, "source {i} is not as long as what is made of it");
+    }
+    let tile_bytes = if count <= PASS_SOURCES { length.max(1) } else { TILE_BYTES };
+    for at in (0..length).step_by(tile_bytes) {
+        let tile = at..length.min(at + tile_bytes);
+        let mut start = before;
+        for first in (0..count.max(1)).step_by(PASS_SOURCES) {
+            let (mut sources, mut factors) = ([&[][..]; PASS_SOURCES], [0; PASS_SOURCES]);
+            let group = first..count.min(first + PASS_SOURCES);
+            for (place, i) in group.clone().enumerate() {
+                let (source, factor) = term(i);
+                sources[place] = &source[tile.clone()];
+                factors[place] = factor;
             }
-            return before.prepare(q);
-        }
-        for tile in tiles(q.len(), sources.len()) {
-            let mut start = before;
-            for (pass, group) in sources.chunks(PASS_SOURCES).enumerate() {
-                let p = p.as_deref_mut().map(|p| &mut p[tile.clone()]);
-                let weights = match weights {
-                    Weights::Doubling => Weights::Doubling,
-                    Weights::Factors(factors) => Weights::Factors(&factors[pass * PASS_SOURCES..][..group.len()]),
-                };
-                self.weigh(p, &mut q[tile.clone()], &cut(group, &tile), weights, start);
-                start = Start::Kept;
-            }
+            pass(tile.clone(), &sources[..group.len()], &factors[..group.len()], start);
+            start = Start::Kept;
         }
     }
 }
 
 /// The columns by falling exponent, if the exponents are 0, 1, … without a gap: Horner's rule then needs no products.
-fn falling<'a>(data: &[Column<'a>]) -> Option<List<&'a [u8]>> {
-    let mut sources: List<Option<&[u8]>> = SmallVec::from_elem(None, data.len());
-    for &(source, exponent) in data {
-        let place = data.len().checked_sub(1 + exponent as usize)?;
-        assert!(sources[place].replace(source).is_none(), "two columns with the exponent {exponent}");
+fn falling(data: &[Column<'_>]) -> Option<[u8; 64]> {
+    let mut order = [0; 64];
+    let mut seen = 0_u64;
+    for (i, &(_, exponent)) in data.iter().enumerate() {
+        let place = data.len().checked_sub(1 + usize::from(exponent))?;
+        *order.get_mut(place)? = i as u8;
+        seen |= 1 << place;
     }
-    sources.into_iter().collect()
+    (seen.count_ones() as usize == data.len()).then_some(order)
 }
 
-/// The columns and their factors in Q.
-fn weighted<'a>(data: &[Column<'a>]) -> (List<&'a [u8]>, List<u8>) {
-    data.iter().map(|&(source, exponent)| (source, gf::power(exponent))).unzip()
-}
-
-/// `0..length` in one piece where one pass does, else in tiles.
-fn tiles(length: usize, sources: usize) -> impl Iterator<Item = Range<usize>> {
-    let tile = if sources <= PASS_SOURCES { length.max(1) } else { TILE_BYTES };
-    (0..length).step_by(tile).map(move |start| start..length.min(start + tile))
-}
-
-/// The same range of each source.
-pub(super) fn cut<'a>(sources: &[&'a [u8]], range: &Range<usize>) -> SmallVec<[&'a [u8]; PASS_SOURCES]> {
-    sources.iter().map(|source| &source[range.clone()]).collect()
-}
-
-fn check(length: usize, sources: &[&[u8]]) {
-    for (i, source) in sources.iter().enumerate() {
-        assert_eq!(source.len(), length, "source {i} is not as long as the parity");
-    }
+/// The column and its factor in Q.
+fn weighted((data, exponent): Column<'_>) -> (&[u8], u8) {
+    (data, gf::power(exponent))
 }

@@ -1,6 +1,6 @@
 //! Lost columns from the rest, and the one wrong column by its traces in P and Q.
 
-use super::encode::{Column, List};
+use super::encode::Column;
 use super::gf;
 use super::kernel::{Kernel, Start, TILE_BYTES, Weights};
 
@@ -8,24 +8,20 @@ use super::kernel::{Kernel, Start, TILE_BYTES, Weights};
 impl Kernel {
     /// The one lost data column, from P: D = P + Σ survivors.
     pub fn recover_from_p(self, lost: &mut [u8], p: &[u8], survivors: &[&[u8]]) {
-        let mut sources: List<&[u8]> = survivors.into();
-        sources.push(p);
-        self.sum_all(lost, &sources, Start::Zero);
+        self.sum_all(lost, survivors.len() + 1, |i| survivors.get(i).copied().unwrap_or(p), Start::Zero);
     }
 
     /// The one lost data column, from Q: D = (Q + Σ 2^e · survivor) / 2^x, x the exponent of the lost.
     pub fn recover_from_q(self, lost: &mut [u8], exponent: u8, q: &[u8], survivors: &[Column<'_>]) {
-        let inverse = gf::inverse(gf::power(exponent));
-        let mut sources: List<&[u8]> = List::new();
-        let mut factors: List<u8> = List::new();
-        for &(survivor, survivor_exponent) in survivors {
-            assert!(survivor_exponent != exponent, "a survivor has the exponent {exponent} of the lost column");
-            sources.push(survivor);
-            factors.push(gf::multiply(inverse, gf::power(survivor_exponent)));
+        for &(_, e) in survivors {
+            assert!(e != exponent, "a survivor has the exponent {e} of the lost column");
         }
-        sources.push(q);
-        factors.push(inverse);
-        self.weigh_all(None, lost, &sources, Weights::Factors(&factors), Start::Zero);
+        let inverse = gf::inverse(gf::power(exponent));
+        let term = |i: usize| match survivors.get(i) {
+            Some(&(survivor, e)) => (survivor, gf::multiply(inverse, gf::power(e))),
+            None => (q, inverse),
+        };
+        self.weigh_all(None, lost, survivors.len() + 1, term, Start::Zero);
     }
 
     /// Two lost data columns, each given with its exponent, from P and Q.
@@ -42,28 +38,25 @@ impl Kernel {
         survivors: &[Column<'_>],
     ) {
         assert!(x_exponent != y_exponent, "both lost columns have the exponent {x_exponent}");
-        assert!(x.len() == y.len() && x.len() == q.len(), "slices of different lengths");
+        for other in [&*y, p, q] {
+            assert_eq!(other.len(), x.len(), "slices of different lengths");
+        }
         let of_q = gf::inverse(gf::power(x_exponent) ^ gf::power(y_exponent));
         let of_p = gf::multiply(of_q, gf::power(y_exponent));
-        let mut sources: List<&[u8]> = List::new();
-        let mut factors: List<u8> = List::new();
-        for &(survivor, exponent) in survivors {
-            assert!(
-                exponent != x_exponent && exponent != y_exponent,
-                "a survivor has the exponent {exponent} of a lost column"
-            );
-            sources.push(survivor);
-            factors.push(of_p ^ gf::multiply(of_q, gf::power(exponent)));
+        for &(survivor, e) in survivors {
+            assert!(e != x_exponent && e != y_exponent, "a survivor has the exponent {e} of a lost column");
+            assert_eq!(survivor.len(), x.len(), "slices of different lengths");
         }
-        sources.push(p);
-        factors.push(of_p);
 
         // Q is no part of P', so it comes in a step of its own: a tile at a time, while the outputs are in the first cache.
         for start in (0..x.len()).step_by(TILE_BYTES) {
             let tile = start..x.len().min(start + TILE_BYTES);
             let (x, y) = (&mut x[tile.clone()], &mut y[tile.clone()]);
-            let sources: List<&[u8]> = sources.iter().map(|source| &source[tile.clone()]).collect();
-            self.weigh_all(Some(y), x, &sources, Weights::Factors(&factors), Start::Zero);
+            let term = |i: usize| match survivors.get(i) {
+                Some(&(survivor, e)) => (&survivor[tile.clone()], of_p ^ gf::multiply(of_q, gf::power(e))),
+                None => (&p[tile.clone()], of_p),
+            };
+            self.weigh_all(Some(y), x, survivors.len() + 1, term, Start::Zero);
             self.weigh(None, x, &[&q[tile]], Weights::Factors(&[of_q]), Start::Kept);
             self.sum(y, &[x], Start::Kept);
         }

@@ -71,7 +71,7 @@ const LENGTHS: [usize; 17] = [0, 1, 7, 8, 31, 33, 63, 64, 65, 127, 128, 129, 512
 #[test]
 fn every_kernel_encodes_p_and_q_by_the_definition() {
     let mut noise = Noise(1);
-    for count in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17, 25, 62, 64] {
+    for count in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 17, 25, 62, 64, 65, 100] {
         for exponents in kinds_of_exponents(&mut noise, count) {
             for length in LENGTHS {
                 let columns = noise.columns(&exponents, length);

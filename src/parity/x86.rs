@@ -376,6 +376,7 @@ unsafe fn weigh<V: Vector>(p: Option<&mut [u8]>, q: &mut [u8], sources: &[&[u8]]
 }
 
 /// `out` = Σ source. The length of `out` is a multiple of two vectors, and every source is at least as long.
+#[expect(clippy::needless_range_loop, reason = "the compiler unrolls it; not so the iterators of an array")]
 #[inline(always)]
 unsafe fn sum_of<V: Vector, const K: usize>(out: &mut [u8], sources: [*const u8; K], start: Start) {
     let (length, out) = (out.len(), out.as_mut_ptr());
@@ -388,8 +389,8 @@ unsafe fn sum_of<V: Vector, const K: usize>(out: &mut [u8], sources: [*const u8;
             if start == Start::Kept {
                 sum = (sum.0.add(V::load(out.add(at))), sum.1.add(V::load(out.add(next))));
             }
-            for source in &sources[1..] {
-                sum = (sum.0.add(V::load(source.add(at))), sum.1.add(V::load(source.add(next))));
+            for i in 1..K {
+                sum = (sum.0.add(V::load(sources[i].add(at))), sum.1.add(V::load(sources[i].add(next))));
             }
             sum.0.store(out.add(at));
             sum.1.store(out.add(next));
@@ -400,6 +401,7 @@ unsafe fn sum_of<V: Vector, const K: usize>(out: &mut [u8], sources: [*const u8;
 
 /// `q` by Horner's rule, and if `P` also `p` = Σ source. The length of `q` is a multiple of two vectors, and `p` and every
 /// source are at least as long.
+#[expect(clippy::needless_range_loop, reason = "as in `sum_of`")]
 #[inline(always)]
 unsafe fn doubling<V: Vector, const K: usize, const P: bool>(
     p: &mut [u8],
@@ -422,8 +424,8 @@ unsafe fn doubling<V: Vector, const K: usize, const P: bool>(
                     sum = (sum.0.add(V::load(p.add(at))), sum.1.add(V::load(p.add(next))));
                 }
             }
-            for source in &sources[1..] {
-                let data = (V::load(source.add(at)), V::load(source.add(next)));
+            for i in 1..K {
+                let data = (V::load(sources[i].add(at)), V::load(sources[i].add(next)));
                 weighted = (weighted.0.double().add(data.0), weighted.1.double().add(data.1));
                 if P {
                     sum = (sum.0.add(data.0), sum.1.add(data.1));
@@ -470,10 +472,10 @@ unsafe fn products<V: Vector, const K: usize, const P: bool>(
                     sum = (sum.0.add(V::load(p.add(at))), sum.1.add(V::load(p.add(next))));
                 }
             }
-            for (source, factor) in sources.iter().zip(&ready).skip(1) {
-                let data = (V::load(source.add(at)), V::load(source.add(next)));
-                weighted.0 = weighted.0.add(data.0.multiply(*factor));
-                weighted.1 = weighted.1.add(data.1.multiply(*factor));
+            for i in 1..K {
+                let data = (V::load(sources[i].add(at)), V::load(sources[i].add(next)));
+                weighted.0 = weighted.0.add(data.0.multiply(ready[i]));
+                weighted.1 = weighted.1.add(data.1.multiply(ready[i]));
                 if P {
                     sum = (sum.0.add(data.0), sum.1.add(data.1));
                 }
