@@ -1,1 +1,3 @@
 //! Benchmarks: workloads, runner, report.
+
+pub mod parity;
