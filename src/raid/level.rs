@@ -350,7 +350,7 @@ fn by_name<T, const N: usize>(names: [(T, &'static [&'static str]); N], name: &s
     names.into_iter().find(|(_, names)| names.contains(&name)).map(|(layout, _)| layout)
 }
 
-fn name_of<T: PartialEq, const N: usize>(names: [(T, &'static [&'static str]); N], layout: T) -> &'static str {
+fn name_of<T: Copy + PartialEq, const N: usize>(names: [(T, &'static [&'static str]); N], layout: T) -> &'static str {
     let (_, names) = names.into_iter().find(|(l, _)| *l == layout).expect("every layout has a name");
     names[0]
 }
