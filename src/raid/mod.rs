@@ -1,3 +1,5 @@
 //! The RAID engine.
 
+pub mod geometry;
+pub mod level;
 pub mod set;
