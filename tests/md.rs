@@ -25,6 +25,10 @@ pub fn trials() -> Vec<Trial> {
         story("md::a_foreign_byte_is_a_mismatch_and_a_missing_superblock_a_problem_of_that_array_alone")
             .needs(uml::TOOLS)
             .sampled_by(a_foreign_byte_is_a_mismatch_and_a_missing_superblock_a_problem_of_that_array_alone),
+        story("md::a_member_comes_back_through_the_bitmap_and_a_spare_replaces_another")
+            .needs(uml::TOOLS)
+            .sampled_by(a_member_comes_back_through_the_bitmap_and_a_spare_replaces_another),
+        story("md::a_payload_sees_its_environment_and_its_images").needs(uml::TOOLS).told_by(a_payload_sees_its_world),
     ]
 }
 
@@ -151,4 +155,40 @@ fn a_foreign_byte_is_a_mismatch_and_a_missing_superblock_a_problem_of_that_array
 
     assert!(verdicts[0].problem.as_deref().is_some_and(|problem| problem.contains("assemble")), "{verdicts:?}");
     assert_eq!((&verdicts[1].problem, verdicts[1].mismatches), (&None, Some(128)), "{}", verdicts[1].log);
+}
+
+fn a_member_comes_back_through_the_bitmap_and_a_spare_replaces_another(mut sample: Sample) {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    let pattern = pattern(&directory, &mut sample);
+    let [absent, replaced] = ["absent", "replaced"].map(|name| images(&directory, name, 4));
+    let raid5 = ["--level=5", "--raid-devices=3", "--bitmap=internal", "--assume-clean"];
+    let raid1 = ["--level=1", "--raid-devices=3", "--spare-devices=1", "--assume-clean"];
+
+    let verdicts = uml::run_arrays(&[
+        Array::create("absent", &absent[..3], &raid5)
+            .fill(&pattern)
+            .fail(1)
+            .remove(1)
+            .fill_from(8, &pattern)
+            .re_add(1)
+            .settle()
+            .check()
+            .content(),
+        Array::create("replaced", &replaced, &raid1).fill(&pattern).replace(0, 3).settle().check().content(),
+    ]);
+
+    verdicts[0].expect_clean();
+    verdicts[1].expect_clean();
+    assert!(examine(&replaced[3]).contains("Active device 0"));
+}
+
+fn a_payload_sees_its_world() {
+    let directory = tempfile::tempdir().expect("the temporary directory takes files");
+    let images = images(&directory, "image", 2);
+    std::fs::write(&images[1], [b'x'; 4096]).expect("there is room");
+    let payload =
+        r#"echo "$WORDS"; head -c 3 /dev/ubdc; echo yes | dd of=/dev/ubdb conv=notrunc,fsync status=none; exit 7"#;
+    let outcome = uml::run(payload, &[("WORDS", "it's \"here\"")], &images);
+    assert_eq!((outcome.output.as_str(), outcome.code), ("it's \"here\"\nxxx", 7));
+    assert!(std::fs::read(&images[0]).expect("the image is there").starts_with(b"yes\n"));
 }
