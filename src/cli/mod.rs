@@ -1,1 +1,6 @@
 //! The command line: one file a command.
+
+pub mod bars;
+pub mod doctor;
+pub mod output;
+pub mod size;

@@ -1,0 +1,20 @@
+//! Stories: what raidlab promises, told through its command line, its library, and real Linux md.
+//!
+//! One binary, so that it is linked once. A story whose tools are not installed is ignored and its
+//! listing says which package to install; under `RAIDLAB_TOOLS=required` it fails. What is too much
+//! for every run is sampled by a seed that a failure prints (`RAIDLAB_SEED`); `RAIDLAB_FULL=1` runs
+//! all of it. `tools/test` sets these.
+#![allow(clippy::disallowed_methods, reason = "stories run programs in real time, under time limits")]
+
+mod harness;
+mod layers;
+mod md;
+mod support;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = libtest_mimic::Arguments::from_args();
+    let stories = [harness::trials(), layers::trials(), md::trials()];
+    libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
+}

@@ -1,0 +1,9 @@
+//! Words that stories are told in.
+#![allow(dead_code, reason = "a vocabulary: not every word is in use at every time")]
+
+pub mod cli;
+pub mod process;
+pub mod sample;
+pub mod story;
+pub mod tools;
+pub mod uml;
