@@ -1,0 +1,693 @@
+//! The control path: what the members' metadata says, and when it says it.
+//!
+//! The data path asks before it writes and reports what failed; control decides what has to be on
+//! the members first, writes superblocks, bitmap pages and bad-block logs, and publishes how far it
+//! is durable. It does no I/O itself: it hands out [`MetadataIo`] and is told how each one went.
+//!
+//! The order that never bends:
+//!
+//! * dirty (superblock and bitmap bit) is durable before the first write to its region, and is
+//!   taken back lazily, after a flush;
+//! * a failed member, or a bad block, is on record on the survivors before any write that it missed
+//!   is acknowledged;
+//! * a recovery watermark is written only after the data below it was flushed.
+//!
+//! One update of the metadata runs at a time, in stages: flush (if it takes something back), bitmap
+//! and bad-block pages, superblocks. Whatever is asked for meanwhile goes into the next one. Updates are
+//! numbered; the number is the [`Epoch`] that a band waits for.
+//!
+//! Once more members are gone than the level tolerates the array is *failed*, and its metadata freezes:
+//! nothing acknowledged can be missing from the members as they are, and should the last one to leave
+//! come back, everything is there.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+use rangemap::RangeSet;
+
+use super::geometry::{Column, Geometry, Slot, StripeIndex};
+use super::member::{Member, Members, Place, Standing};
+use super::plan::BandHealth;
+use super::set::{ColumnSet, SlotSet};
+use super::superblock::{MemberRole, Recovery, ResyncOffset, Superblock, Timestamp};
+use super::write_intent::{PAGE_BYTES, WriteIntent};
+use crate::block::{DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors};
+
+/// md's safe mode: so long after the last write the array is marked clean.
+pub const SAFE_MODE_DELAY: Duration = Duration::from_millis(200);
+
+/// Corrected read errors after which a member is failed, as md does (`max_read_errors`).
+pub const READ_ERRORS_MAX: u64 = 20;
+
+/// The number of a metadata update.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct Epoch(pub u64);
+
+/// One piece of metadata I/O, for the array to carry out.
+#[derive(Clone, Debug)]
+pub struct MetadataIo {
+    /// On which member.
+    pub device: DeviceId,
+    /// Where; nothing for a flush.
+    pub extent: Extent,
+    /// A write through to the medium, or a flush.
+    pub op: Op,
+}
+
+/// Something a user wants to know of; mdadm's names where it has one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// A member failed.
+    Fail(DeviceId),
+    /// A spare or a device under recovery failed.
+    FailSpare(DeviceId),
+    /// A recovery began to fill this device.
+    RebuildStarted(DeviceId),
+    /// This device now holds all it should.
+    SpareActive(DeviceId),
+    /// Resync, check or repair came to its end.
+    RebuildFinished,
+    /// Sectors of a device were recorded as bad.
+    BadBlocks(DeviceId, Extent),
+    /// A read error was mended by rewriting the sectors.
+    Corrected(DeviceId, Extent),
+    /// More members are gone than the level tolerates.
+    ArrayFailed,
+}
+
+/// What the array as a whole is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Mode {
+    Running,
+    /// Opened for reading only.
+    ReadOnly,
+    /// Too many members are gone.
+    Failed,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct Wanted {
+    superblocks: bool,
+    flush: bool,
+    pages: bool,
+}
+
+impl Wanted {
+    fn anything(self) -> bool {
+        self.superblocks || self.flush || self.pages
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Flush,
+    Pages,
+    Superblocks,
+}
+
+/// An update under way: what it promises was decided when it began, before its flush.
+#[derive(Clone, Debug)]
+struct Update {
+    stage: Stage,
+    outstanding: usize,
+    superblocks: bool,
+    pages: Vec<(usize, Vec<u8>)>,
+    resync: ResyncOffset,
+    watermarks: Vec<(DeviceId, Option<u64>)>,
+}
+
+/// What the control path starts from.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The devices and where they sit.
+    pub members: Members,
+    /// The freshest count of events.
+    pub events: u64,
+    /// The bitmap, where the array has one.
+    pub bitmap: Option<WriteIntent>,
+    /// Sync space in which redundancy may disagree with the data.
+    pub untrusted: RangeSet<u64>,
+    /// Take no writes and change nothing on the members.
+    pub read_only: bool,
+    /// Seconds since 1970 at [`Instant::START`], for the time stamps in superblocks.
+    pub wall_clock: u64,
+    /// The smallest piece every member takes.
+    pub logical_block: Sectors,
+}
+
+/// Member states, superblocks, bitmap and bad-block logs of one array.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub(super) members: Members,
+    pub(super) geometry: Geometry,
+    pub(super) untrusted: RangeSet<u64>,
+    pub(super) bitmap: Option<WriteIntent>,
+    events: u64,
+    mode: Mode,
+    wall_clock: u64,
+    logical_block: Sectors,
+    /// The members carry a dirty superblock, or will with `dirty_epoch`.
+    active: bool,
+    dirty_epoch: Epoch,
+    /// The last failure or bad block; writes are acknowledged only when it is on record.
+    record_epoch: Epoch,
+    writes_inflight: u64,
+    now: Instant,
+    idle_since: Instant,
+    bitmap_due: Option<Instant>,
+    stopping: bool,
+    wanted: Wanted,
+    update: Option<Update>,
+    started: Epoch,
+    durable: Epoch,
+    outbox: VecDeque<MetadataIo>,
+    log: Vec<Event>,
+}
+
+impl Control {
+    pub(super) fn new(geometry: Geometry, start: Start) -> Control {
+        let mut control = Control {
+            members: start.members,
+            geometry,
+            untrusted: start.untrusted,
+            bitmap: start.bitmap,
+            events: start.events,
+            mode: if start.read_only { Mode::ReadOnly } else { Mode::Running },
+            wall_clock: start.wall_clock,
+            logical_block: start.logical_block,
+            active: false,
+            dirty_epoch: Epoch(0),
+            record_epoch: Epoch(0),
+            writes_inflight: 0,
+            now: Instant::START,
+            idle_since: Instant::START,
+            bitmap_due: None,
+            stopping: false,
+            wanted: Wanted::default(),
+            update: None,
+            started: Epoch(0),
+            durable: Epoch(0),
+            outbox: VecDeque::new(),
+            log: Vec::new(),
+        };
+        if !control.geometry.survives(control.missing()) {
+            control.mode = Mode::Failed;
+        }
+        control
+    }
+
+    /// Whether members can be lost without loss: only then is there anything to keep in step.
+    fn redundant(&self) -> bool {
+        self.geometry.tolerance() > 0
+    }
+
+    pub(super) fn is_failed(&self) -> bool {
+        self.mode == Mode::Failed
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.mode == Mode::ReadOnly
+    }
+
+    /// Whether the superblocks say, or are about to say, that writes are under way.
+    pub(super) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    pub(super) fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Slots without a member that takes reads and writes.
+    pub(super) fn missing(&self) -> SlotSet {
+        let seats = self.members.seats().iter().enumerate();
+        seats.filter(|(_, seat)| seat.member.is_none()).map(|(slot, _)| slot).collect()
+    }
+
+    /// Slots without a member that holds all it should.
+    pub(super) fn degraded(&self) -> SlotSet {
+        let seats = self.members.seats().iter().enumerate();
+        let in_sync = |device| self.members.get(device).is_some_and(Member::is_in_sync);
+        seats.filter(|(_, seat)| !seat.member.is_some_and(in_sync)).map(|(slot, _)| slot).collect()
+    }
+
+    pub(super) fn drain_log(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.log)
+    }
+
+    pub(super) fn note(&mut self, event: Event) {
+        self.log.push(event);
+    }
+
+    // ---- health ----
+
+    /// What can be done with `rows` of a stripe, not believing reads from `excluded`.
+    pub(super) fn health(
+        &self,
+        stripe: StripeIndex,
+        columns: &[Column],
+        rows: &Range<u64>,
+        excluded: &[DeviceId],
+    ) -> BandHealth {
+        let mut health = BandHealth {
+            readable: ColumnSet::EMPTY,
+            writable: ColumnSet::EMPTY,
+            sound: ColumnSet::EMPTY,
+            trusted: self.is_trusted(stripe, rows),
+        };
+        for (at, column) in columns.iter().enumerate() {
+            for member in self.members.in_slot(column.slot) {
+                let standing = member.standing(column.base, rows);
+                if standing == Standing::Readable && !excluded.contains(&member.device) {
+                    health.readable.insert(at);
+                }
+                if standing != Standing::Stale {
+                    health.writable.insert(at);
+                }
+                if matches!(standing, Standing::Readable | Standing::Bad) {
+                    health.sound.insert(at);
+                }
+            }
+        }
+        health
+    }
+
+    /// Whether redundancy agrees with the data in `rows` of a stripe.
+    pub(super) fn is_trusted(&self, stripe: StripeIndex, rows: &Range<u64>) -> bool {
+        self.untrusted.is_empty() || !self.untrusted.overlaps(&self.geometry.sync_range(stripe, rows.clone()))
+    }
+
+    // ---- gates ----
+
+    /// A write to `range` of sync space is about to begin; [`Control::end_write`] must follow. `Some`: it has to wait
+    /// until that epoch is durable.
+    pub(super) fn begin_write(&mut self, range: &Range<u64>) -> Option<Epoch> {
+        self.writes_inflight += 1;
+        if !self.redundant() {
+            return None;
+        }
+        let mut gate = None;
+        if !self.active {
+            self.active = true;
+            self.dirty_epoch = self.want(Wanted { superblocks: true, ..Wanted::default() });
+        }
+        if self.dirty_epoch > self.durable {
+            gate = Some(self.dirty_epoch);
+        }
+        if let Some(bitmap) = &mut self.bitmap
+            && !bitmap.begin_write(range)
+        {
+            gate = Some(self.want(Wanted { pages: true, ..Wanted::default() }));
+        }
+        gate
+    }
+
+    /// A write that was begun is over, however it went.
+    pub(super) fn end_write(&mut self, range: &Range<u64>, now: Instant) {
+        self.writes_inflight -= 1;
+        self.idle_since = now;
+        if self.redundant()
+            && let Some(bitmap) = &mut self.bitmap
+        {
+            bitmap.end_write(range);
+            if self.bitmap_due.is_none() {
+                self.bitmap_due = Some(now + Duration::from_secs(u64::from(bitmap.header().daemon_sleep).max(1)));
+            }
+        }
+    }
+
+    /// What must be durable before a write that has just been carried out may be acknowledged.
+    pub(super) fn record(&self) -> Option<Epoch> {
+        (self.record_epoch > self.durable && self.mode == Mode::Running).then_some(self.record_epoch)
+    }
+
+    pub(super) fn durable(&self) -> Epoch {
+        self.durable
+    }
+
+    // ---- what happens to members ----
+
+    /// A device failed, or was failed. `survives` says in the answer whether the array does.
+    pub(super) fn fail(&mut self, device: DeviceId, flush_failed: bool) {
+        let Some(member) = self.members.get(device) else { return };
+        let place = member.place;
+        if place == Place::Faulty || self.mode != Mode::Running {
+            return;
+        }
+        let filling = place == Place::Spare || !member.stale.is_empty() || matches!(place, Place::Replacement(_));
+        self.note(if filling { Event::FailSpare(device) } else { Event::Fail(device) });
+        if let Place::Slot(slot) = place {
+            let replacement = self.members.seats()[slot.0 as usize].replacement;
+            if !self.geometry.survives(self.missing() | SlotSet::only(slot.0 as usize)) && replacement.is_none() {
+                self.mode = Mode::Failed;
+                self.note(Event::ArrayFailed);
+                self.outbox.clear();
+            }
+            self.members.move_to(device, Place::Faulty);
+            // A replacement carries on as the member, with what it holds so far.
+            if let Some(replacement) = replacement {
+                self.members.move_to(replacement, Place::Slot(slot));
+            }
+        } else {
+            self.members.move_to(device, Place::Faulty);
+        }
+        if flush_failed && let Some(bitmap) = &mut self.bitmap {
+            // It lost writes whose bits may be cleared by now: it must not come back by the bitmap.
+            bitmap.forbid_return_before(self.events + 1);
+        }
+        if !self.redundant() {
+            return;
+        }
+        self.record_epoch = self.want(Wanted { superblocks: true, ..Wanted::default() });
+    }
+
+    /// Sectors of a device (absolute) failed to take a write. They go into its bad-block log; without
+    /// one, or with a full one, the device fails.
+    pub(super) fn add_bad_blocks(&mut self, device: DeviceId, sectors: Range<u64>) {
+        let Some(member) = self.members.get_mut(device) else { return };
+        if !member.serves() || self.mode != Mode::Running {
+            return;
+        }
+        let before = member.bad.clone();
+        member.bad.insert(sectors.clone());
+        let fits = member.superblock.bad_block_log.is_some_and(|log| member.bad.encode(&log).is_ok());
+        if fits {
+            let length = Sectors(sectors.end - sectors.start);
+            self.note(Event::BadBlocks(device, Extent::new(Lba(sectors.start), length)));
+            self.record_epoch = self.want(Wanted { superblocks: true, pages: true, ..Wanted::default() });
+        } else {
+            member.bad = before;
+            self.fail(device, false);
+        }
+    }
+
+    /// Sectors of a device (absolute) were written: whatever was bad there is good again.
+    pub(super) fn clear_bad_blocks(&mut self, device: DeviceId, sectors: &Range<u64>) {
+        let Some(member) = self.members.get_mut(device) else { return };
+        if !sectors.is_empty() && member.bad.overlaps(sectors.clone()) {
+            member.bad.remove(sectors.clone());
+            // On the medium first, off the list then, acknowledged last.
+            self.record_epoch = self.want(Wanted { superblocks: true, pages: true, flush: true });
+        }
+    }
+
+    /// Recovery wrote these member data sectors of a device.
+    pub(super) fn recovered(&mut self, device: DeviceId, data: Range<u64>) {
+        if let Some(member) = self.members.get_mut(device) {
+            member.stale.remove(data);
+        }
+    }
+
+    /// Redundancy was made to agree with the data in this part of sync space.
+    pub(super) fn resynced(&mut self, range: Range<u64>) {
+        if !self.untrusted.is_empty() {
+            self.untrusted.remove(range);
+        }
+    }
+
+    /// Asks for the superblocks to be written, after a flush: watermarks and the end of a recovery.
+    pub(super) fn checkpoint(&mut self) -> Epoch {
+        self.want(Wanted { superblocks: true, flush: true, ..Wanted::default() })
+    }
+
+    /// A replacement holds everything: it becomes the member of its slot. The old member misses every write
+    /// from now on, so none is acknowledged before that is on record.
+    pub(super) fn finish_replacement(&mut self, slot: Slot) {
+        let seat = self.members.seats()[slot.0 as usize];
+        let replacement = seat.replacement.expect("a replacement that ends is there");
+        if let Some(old) = seat.member {
+            self.members.move_to(old, Place::Faulty);
+        }
+        self.members.move_to(replacement, Place::Slot(slot));
+        self.record_epoch = self.checkpoint();
+    }
+
+    /// Asks for the superblocks to be written: somebody came, went, or changed places.
+    pub(super) fn announce(&mut self) -> Epoch {
+        self.want(Wanted { superblocks: true, pages: true, ..Wanted::default() })
+    }
+
+    /// From now on nothing new comes: mark the array clean as soon as no write is in flight.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
+    /// Whether the array was stopped and everything about it is on the members.
+    pub(super) fn is_stopped(&self) -> bool {
+        let settled = self.update.is_none() && !self.wanted.anything() && self.outbox.is_empty();
+        self.stopping && self.writes_inflight == 0 && ((settled && !self.active) || self.mode != Mode::Running)
+    }
+
+    /// Whether an update runs or is asked for.
+    pub(super) fn is_busy(&self) -> bool {
+        self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything())
+    }
+
+    // ---- updates ----
+
+    /// The number of the first update that will contain all that is true now.
+    fn want(&mut self, what: Wanted) -> Epoch {
+        self.wanted.superblocks |= what.superblocks;
+        self.wanted.flush |= what.flush;
+        self.wanted.pages |= what.pages;
+        Epoch(self.started.0 + 1)
+    }
+
+    /// Does what is due: safe mode, the bitmap's daemon, the next update.
+    pub(super) fn poll(&mut self, now: Instant) {
+        self.now = now;
+        if self.mode != Mode::Running {
+            return;
+        }
+        if self.active && self.writes_inflight == 0 && self.clean_due().is_some_and(|due| due <= now) {
+            self.active = false;
+            self.want(Wanted { superblocks: true, flush: true, ..Wanted::default() });
+        }
+        if self.bitmap_due.is_some_and(|due| due <= now) {
+            self.tidy_bitmap(now);
+        }
+        if self.update.is_none() && self.wanted.anything() {
+            self.start_update();
+        }
+    }
+
+    fn clean_due(&self) -> Option<Instant> {
+        if self.writes_inflight > 0 || !self.active {
+            return None;
+        }
+        if self.stopping {
+            return Some(Instant::START);
+        }
+        self.untrusted.is_empty().then(|| self.idle_since + SAFE_MODE_DELAY)
+    }
+
+    fn tidy_bitmap(&mut self, now: Instant) {
+        self.bitmap_due = None;
+        // Of a member that is away or not yet whole the bits are the only memory of what it misses.
+        let whole = self.degraded().is_empty();
+        let Some(bitmap) = &mut self.bitmap else { return };
+        if whole {
+            let untrusted = &self.untrusted;
+            if bitmap.clear_idle(|range| untrusted.overlaps(&range), self.events) {
+                self.wanted.pages = true;
+                self.wanted.flush = true;
+            }
+        }
+        if !bitmap.is_clear() && whole {
+            let sleep = u64::from(bitmap.header().daemon_sleep).max(1);
+            self.bitmap_due = Some(now + Duration::from_secs(sleep));
+        }
+    }
+
+    /// When [`Control::poll`] has something to do.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        if self.mode != Mode::Running {
+            return None;
+        }
+        if self.update.is_none() && self.wanted.anything() || !self.outbox.is_empty() {
+            return Some(Instant::START);
+        }
+        [self.clean_due(), self.bitmap_due].into_iter().flatten().min()
+    }
+
+    fn start_update(&mut self) {
+        let wanted = std::mem::take(&mut self.wanted);
+        self.started.0 += 1;
+        if wanted.superblocks {
+            self.events += 1;
+        }
+        let events = wanted.superblocks.then_some(self.events);
+        let resync = match self.untrusted.first() {
+            _ if self.active => ResyncOffset::From(Sectors::ZERO),
+            Some(range) => ResyncOffset::From(Sectors(range.start)),
+            None => ResyncOffset::InSync,
+        };
+        self.update = Some(Update {
+            stage: Stage::Flush,
+            outstanding: 0,
+            superblocks: wanted.superblocks,
+            pages: self.bitmap.as_mut().map(|bitmap| bitmap.start_update(events)).unwrap_or_default(),
+            resync,
+            watermarks: self.members.iter().map(|member| (member.device, member.watermark())).collect(),
+        });
+        if wanted.flush {
+            for device in self.members.serving() {
+                self.emit(device, Extent::new(Lba(0), Sectors::ZERO), Op::Flush);
+            }
+        }
+        self.advance();
+    }
+
+    fn emit(&mut self, device: DeviceId, extent: Extent, op: Op) {
+        self.outbox.push_back(MetadataIo { device, extent, op });
+        self.update.as_mut().expect("metadata I/O belongs to an update").outstanding += 1;
+    }
+
+    fn emit_write(&mut self, device: DeviceId, at: Lba, bytes: &[u8]) {
+        let mut padded = bytes.to_vec();
+        padded.resize(padded.len().next_multiple_of(self.logical_block.bytes() as usize), 0);
+        let length = Sectors(padded.len() as u64 / SECTOR_BYTES);
+        self.emit(device, Extent::new(at, length), Op::Write(Payload::copy_of(&padded), Durability::Fua));
+    }
+
+    /// Goes on to the next stage for as long as nothing is outstanding.
+    fn advance(&mut self) {
+        while let Some(update) = &mut self.update
+            && update.outstanding == 0
+        {
+            match update.stage {
+                Stage::Flush => {
+                    update.stage = Stage::Pages;
+                    self.emit_pages();
+                }
+                Stage::Pages => {
+                    update.stage = Stage::Superblocks;
+                    if update.superblocks {
+                        self.emit_superblocks();
+                    }
+                }
+                Stage::Superblocks => {
+                    self.update = None;
+                    self.durable = self.started;
+                    if let Some(bitmap) = &mut self.bitmap {
+                        bitmap.finish_update();
+                    }
+                }
+            }
+        }
+    }
+
+    fn emit_pages(&mut self) {
+        let pages = self.update.as_ref().expect("an update is under way").pages.clone();
+        let superblocks = self.update.as_ref().is_some_and(|update| update.superblocks);
+        for device in self.members.serving() {
+            let member = self.members.get(device).expect("serving devices are members");
+            let (bitmap_at, space) = (member.superblock.bitmap_at(), member.superblock.bitmap_space());
+            let log = member.superblock.bad_block_log.and_then(|log| {
+                let extent = member.superblock.bad_block_log_extent()?;
+                (superblocks && (log.present || !member.bad.is_empty()))
+                    .then(|| (extent.start, member.bad.encode(&log).expect("a full log fails its member")))
+            });
+            if let Some(at) = bitmap_at {
+                for (page, bytes) in &pages {
+                    // Behind a version 1.0 superblock there is less room than a page.
+                    let room = (space.bytes() as usize).saturating_sub(page * PAGE_BYTES);
+                    let page_at = at + Sectors((page * PAGE_BYTES) as u64 / SECTOR_BYTES);
+                    self.emit_write(device, page_at, &bytes[..bytes.len().min(room)]);
+                }
+            }
+            if let Some((at, bytes)) = log {
+                self.emit_write(device, at, &bytes);
+            }
+        }
+    }
+
+    fn emit_superblocks(&mut self) {
+        let devices: Vec<DeviceId> =
+            self.members.iter().filter(|member| member.place != Place::Faulty).map(|member| member.device).collect();
+        let roles = self.roles();
+        for device in devices {
+            let superblock = self.superblock_of(device, &roles);
+            let (at, bytes) = (superblock.super_offset, superblock.encode());
+            self.members.get_mut(device).expect("it was just listed").superblock = superblock;
+            self.emit_write(device, at, &bytes);
+        }
+    }
+
+    /// The role table as it is now.
+    fn roles(&self) -> Vec<MemberRole> {
+        let known = self.members.iter().map(|member| member.superblock.roles.len());
+        let highest = self.members.iter().map(|member| member.superblock.dev_number as usize + 1);
+        let mut roles = vec![MemberRole::Spare; known.chain(highest).max().unwrap_or(0)];
+        for member in self.members.iter() {
+            roles[member.superblock.dev_number as usize] = match member.place {
+                Place::Slot(slot) | Place::Replacement(slot) => MemberRole::Slot(u16::from(slot.0)),
+                Place::Spare => MemberRole::Spare,
+                Place::Faulty => MemberRole::Faulty,
+            };
+        }
+        roles
+    }
+
+    fn superblock_of(&self, device: DeviceId, roles: &[MemberRole]) -> Superblock {
+        let member = self.members.get(device).expect("superblocks are written to members");
+        let update = self.update.as_ref().expect("superblocks are written by updates");
+        let watermark = update.watermarks.iter().find(|(of, _)| *of == device).and_then(|(_, watermark)| *watermark);
+        let filling = member.serves() && (watermark.is_some() || !member.stale.is_empty());
+        let seconds = self.wall_clock + self.now.0 / 1_000_000_000;
+        let mut superblock = member.superblock.clone();
+        superblock.roles = roles.to_vec();
+        superblock.events = self.events;
+        superblock.updated = Timestamp::new(seconds, 0);
+        superblock.resync = update.resync;
+        superblock.replacement = matches!(member.place, Place::Replacement(_));
+        superblock.recovery = filling.then(|| Recovery {
+            offset: Sectors(watermark.unwrap_or_else(|| member.watermark().unwrap_or(0))),
+            by_bitmap: member.by_bitmap,
+        });
+        superblock.corrected_reads = u32::try_from(member.errors.corrected).unwrap_or(u32::MAX);
+        if let Some(log) = &mut superblock.bad_block_log {
+            log.present |= !member.bad.is_empty();
+        }
+        superblock
+    }
+
+    /// The next piece of metadata I/O to carry out.
+    pub(super) fn next_io(&mut self) -> Option<MetadataIo> {
+        self.outbox.pop_front()
+    }
+
+    /// How a piece of metadata I/O went.
+    pub(super) fn complete(&mut self, device: DeviceId, op: &Op, result: Result<(), IoError>) {
+        if let Err(_error) = result {
+            if let Some(member) = self.members.get_mut(device) {
+                match op {
+                    Op::Flush => member.errors.flush += 1,
+                    _ => member.errors.write += 1,
+                }
+            }
+            self.fail(device, matches!(op, Op::Flush));
+        }
+        if let Some(update) = &mut self.update {
+            update.outstanding -= 1;
+        }
+        if self.mode == Mode::Running {
+            self.advance();
+        }
+    }
+
+    /// A slot that a spare could take, if there is one of each.
+    pub(super) fn spare_wanted(&self) -> Option<(Slot, DeviceId)> {
+        if self.mode != Mode::Running || !self.redundant() {
+            return None;
+        }
+        let slot = self.missing().lowest()?;
+        let spare = self.members.iter().find(|member| member.place == Place::Spare)?;
+        Some((Slot(slot as u8), spare.device))
+    }
+}
