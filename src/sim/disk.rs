@@ -564,3 +564,139 @@ impl PartialEq for InFlight {
     }
 }
 impl Eq for InFlight {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Buf, RequestId};
+
+    const DISK: DeviceId = DeviceId(0);
+
+    fn bank() -> SimBank {
+        let mut bank = SimBank::new(1);
+        bank.add_disk(DiskModel::small(Sectors(64), Sectors(16)));
+        bank
+    }
+
+    fn extent(start: u64, length: u64) -> Extent {
+        Extent::new(Lba(start), Sectors(length))
+    }
+
+    fn write(start: u64, length: u64, byte: u8, durability: Durability) -> Request {
+        let grain = if start < 16 { 512 } else { 64 };
+        let payload = Payload::copy_of(&vec![byte; length as usize * grain]);
+        Request::new(RequestId(u64::from(byte)), extent(start, length), Op::Write(payload, durability))
+    }
+
+    fn run(bank: &mut SimBank) -> Vec<Completion> {
+        let mut done = Vec::new();
+        while let Some(deadline) = bank.next_deadline() {
+            bank.poll(deadline, &mut done);
+        }
+        done.into_iter().map(|(_, completion)| completion).collect()
+    }
+
+    fn do_one(bank: &mut SimBank, request: Request) -> Completion {
+        bank.submit(DISK, request, Instant::START);
+        run(bank).pop().expect("one completion")
+    }
+
+    fn read(bank: &mut SimBank, start: u64, length: u64) -> Vec<u8> {
+        let buf = Buf::zeroed(length as usize * if start < 16 { 512 } else { 64 });
+        let completion = do_one(bank, Request::new(RequestId(0), extent(start, length), Op::Read(buf)));
+        assert_eq!(completion.result, Ok(()));
+        let Op::Read(buf) = completion.op else { panic!("a read comes back as a read") };
+        buf.to_vec()
+    }
+
+    fn first_bytes(bank: &SimBank, start: u64, length: u64) -> Vec<u8> {
+        bank.read_media(DISK, extent(start, length)).chunks(64).map(|sector| sector[0]).collect()
+    }
+
+    #[test]
+    fn a_poll_does_one_event_however_late_it_comes() {
+        let mut bank = bank();
+        for byte in 1..=5 {
+            bank.submit(DISK, write(20, 1, byte, Durability::Volatile), Instant::START);
+        }
+        let late = Instant(u64::MAX);
+        for polls in 1..=6 {
+            let mut done = Vec::new();
+            bank.poll(late, &mut done);
+            assert_eq!((done.len(), bank.events()), if polls <= 5 { (1, polls) } else { (0, 5) });
+        }
+    }
+
+    /// Of writes in flight, some finish while the flush is in flight: they stay in the cache.
+    #[test]
+    fn a_flush_puts_on_the_medium_what_was_completed_before_it_and_nothing_else() {
+        let mut bank = bank();
+        do_one(&mut bank, write(20, 4, 1, Durability::Volatile));
+        bank.submit(DISK, write(22, 4, 2, Durability::Volatile), Instant::START);
+        do_one(&mut bank, Request::flush(RequestId(9)));
+        assert_eq!(first_bytes(&bank, 20, 6), [1, 1, 1, 1, 0, 0]);
+        assert_eq!(read(&mut bank, 22, 1), [2; 64]);
+    }
+
+    #[test]
+    fn a_forced_write_takes_nothing_else_with_it() {
+        let mut bank = bank();
+        do_one(&mut bank, write(20, 4, 1, Durability::Volatile));
+        do_one(&mut bank, write(21, 1, 2, Durability::Fua));
+        assert_eq!(first_bytes(&bank, 20, 4), [0, 2, 0, 0]);
+        assert_eq!(read(&mut bank, 20, 4), [[1; 64], [2; 64], [1; 64], [1; 64]].concat());
+        bank.power_cut(CacheLoss::DropAll, &mut Rng::new(0, 0));
+        assert_eq!(read(&mut bank, 20, 4), [[0; 64], [2; 64], [0; 64], [0; 64]].concat());
+    }
+
+    #[test]
+    fn a_power_cut_leaves_every_combination_of_versions_sooner_or_later() {
+        let mut bank = bank();
+        do_one(&mut bank, write(20, 2, 1, Durability::Volatile));
+        bank.submit(DISK, write(21, 2, 2, Durability::Fua), Instant::START);
+        let mut seen = BTreeSet::new();
+        for seed in 0..200 {
+            let mut fork = bank.clone();
+            fork.power_cut(CacheLoss::PerSector, &mut Rng::new(seed, 0));
+            assert_eq!(fork.next_deadline(), None);
+            seen.insert(first_bytes(&fork, 20, 3));
+        }
+        assert_eq!(seen.len(), 2 * 3 * 2, "{seen:?}");
+
+        bank.power_cut(CacheLoss::KeepAll, &mut Rng::new(0, 0));
+        assert_eq!(first_bytes(&bank, 20, 1), [1]);
+    }
+
+    #[test]
+    fn a_full_cache_writes_the_oldest_back() {
+        let mut bank = SimBank::new(1);
+        bank.add_disk(DiskModel { cached_writes_max: 2, ..DiskModel::small(Sectors(64), Sectors(16)) });
+        for byte in 1..=4 {
+            do_one(&mut bank, write(20, 1, byte, Durability::Volatile));
+        }
+        assert_eq!(first_bytes(&bank, 20, 1), [2]);
+        assert_eq!(read(&mut bank, 20, 1), [4; 64]);
+    }
+
+    #[test]
+    fn metadata_keeps_whole_sectors_and_a_discard_may_cross_into_the_data() {
+        let mut bank = bank();
+        do_one(&mut bank, write(14, 2, 7, Durability::Fua));
+        do_one(&mut bank, write(16, 2, 8, Durability::Volatile));
+        assert_eq!(read(&mut bank, 14, 2), [7; 1024]);
+        do_one(&mut bank, Request::new(RequestId(1), extent(15, 2), Op::Discard));
+        do_one(&mut bank, Request::flush(RequestId(2)));
+        assert_eq!(read(&mut bank, 14, 2), [[7; 512], [0; 512]].concat());
+        assert_eq!(bank.read_media(DISK, extent(16, 2)), [[0; 64], [8; 64]].concat());
+    }
+
+    #[test]
+    fn a_fabricated_image_is_what_the_disk_reads() {
+        let mut bank = bank();
+        do_one(&mut bank, write(30, 3, 1, Durability::Volatile));
+        bank.write_media(DISK, Lba(31), &[5; 64]);
+        bank.write_media(DISK, Lba(0), &[6; 512]);
+        assert_eq!(read(&mut bank, 30, 3), [[1; 64], [5; 64], [1; 64]].concat());
+        assert_eq!(read(&mut bank, 0, 1), [6; 512]);
+    }
+}

@@ -240,3 +240,130 @@ impl From<Box<Violation>> for Failure {
         Failure::Wrong(violation)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{CacheLoss, DiskModel, Mix, Rng, SimBank};
+
+    fn one_disk(seed: u64, sectors: u64) -> SimBank {
+        let mut bank = SimBank::new(seed);
+        let mut model = DiskModel::small(Sectors(sectors), Sectors::ZERO);
+        model.limits.preferred = Sectors(4);
+        model.cached_writes_max = 12;
+        bank.add_disk(model);
+        bank
+    }
+
+    fn script(seed: u64, sectors: u64, ops: usize) -> Script {
+        let limits = one_disk(seed, sectors).limits(VOLUME);
+        let mut rng = Rng::new(seed, 50);
+        Script::new(Mix::drawn(&limits, &mut rng).draw(&limits, ops, &mut rng), 1 + rng.below(6) as usize)
+    }
+
+    fn unreadable(bank: &SimBank, lba: Lba) -> bool {
+        !bank.is_online(VOLUME) || bank.is_unreadable(VOLUME, Extent::new(lba, Sectors(1)))
+    }
+
+    fn after_power_cut(world: World<SimBank>, loss: CacheLoss, choose: &mut Rng) -> World<SimBank> {
+        let restarted = world.restart::<std::convert::Infallible>(|mut bank| {
+            bank.power_cut(loss, choose);
+            Ok(bank)
+        });
+        let Ok(world) = restarted;
+        world
+    }
+
+    const LOSSES: [CacheLoss; 4] = [CacheLoss::KeepAll, CacheLoss::DropAll, CacheLoss::PerSector, CacheLoss::PerDisk];
+
+    /// The fork lives on after its power cut, and has it cut a second time.
+    #[test]
+    fn a_disk_keeps_its_promises_when_the_power_is_cut_at_any_event() {
+        for seed in 0..30 {
+            let mut world = World::new(one_disk(seed, 40), unreadable);
+            let mut script = script(seed, 40, 60);
+            let mut choose = Rng::new(seed, 51);
+            while world.advance(&mut script).unwrap_or_else(|failure| panic!("seed {seed}: {failure}")) {
+                for loss in LOSSES {
+                    let mut fork = after_power_cut(world.clone(), loss, &mut choose);
+                    let mut life = || {
+                        fork.read_all(100)?;
+                        fork.run(&mut script.clone(), 25).or_else(not_stuck)?;
+                        fork = after_power_cut(fork.clone(), loss, &mut choose);
+                        fork.read_all(100)?;
+                        fork.read_all(100)
+                    };
+                    life()
+                        .unwrap_or_else(|failure| panic!("seed {seed}, event {}, {loss:?}: {failure}", world.events()));
+                }
+            }
+            world.read_all(100).unwrap();
+        }
+    }
+
+    fn not_stuck(failure: Failure) -> Result<(), Failure> {
+        if matches!(failure, Failure::Stuck { .. }) { Ok(()) } else { Err(failure) }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+        let trace = |seed| {
+            let mut world = World::new(one_disk(seed, 200), unreadable);
+            world.run(&mut script(seed, 200, 300), 10_000).unwrap();
+            world.stack.trace()
+        };
+        assert_eq!(trace(5), trace(5));
+        assert_ne!(trace(5), trace(6));
+    }
+
+    #[test]
+    fn a_fork_leaves_the_original_as_it_was() {
+        let run = |fork_at: Option<u64>| {
+            let mut world = World::new(one_disk(9, 100), unreadable);
+            let mut script = script(9, 100, 100);
+            while world.advance(&mut script).unwrap() {
+                if Some(world.events()) == fork_at {
+                    let mut fork = world.clone();
+                    fork.run(&mut script.clone(), 10_000).unwrap();
+                    after_power_cut(fork, CacheLoss::PerSector, &mut Rng::new(9, 9)).read_all(100).unwrap();
+                }
+            }
+            (world.now(), world.stack.trace())
+        };
+        assert_eq!(run(None), run(Some(30)));
+    }
+
+    #[test]
+    fn errors_of_a_failing_disk_are_earned_and_a_write_makes_a_sector_readable_again() {
+        let mut world = World::new(one_disk(3, 64), unreadable);
+        world.stack.fail_medium(VOLUME, Extent::new(Lba(10), Sectors(2)));
+        world.read_all(10).unwrap();
+
+        world.submit_write(Extent::new(Lba(8), Sectors(8)), Durability::Fua);
+        world.run_until_idle(10).unwrap();
+        assert!(!world.stack.is_unreadable(VOLUME, Extent::new(Lba(0), Sectors(64))));
+        world.read_all(10).unwrap();
+
+        world.submit_write(Extent::new(Lba(0), Sectors(8)), Durability::Volatile);
+        world.stack.fail_stop(VOLUME);
+        world.run_until_idle(10).unwrap();
+        world.stack.bring_back(VOLUME);
+        world.read_all(10).unwrap();
+        assert_eq!(world.oracle.legal(Lba(0)), [crate::sim::Value::Zero], "what failed did not happen");
+    }
+
+    /// Prints what a fork with power cut and audit costs; run it with `--release -- --ignored --nocapture`.
+    #[test]
+    #[ignore = "measures"]
+    fn crash_points_per_second() {
+        let mut world = World::new(one_disk(1, 256), unreadable);
+        let mut script = script(2, 256, 4000);
+        let mut choose = Rng::new(1, 51);
+        let began = std::time::Instant::now();
+        while world.advance(&mut script).unwrap() {
+            after_power_cut(world.clone(), CacheLoss::PerSector, &mut choose).read_all(100).unwrap();
+        }
+        let each = began.elapsed() / u32::try_from(world.events()).unwrap();
+        println!("{} crash points of 256 sectors, {each:?} each", world.events());
+    }
+}
