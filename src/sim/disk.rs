@@ -67,6 +67,8 @@ pub struct SimBank {
     seed: u64,
     disks: Vec<Disk>,
     inflight: BinaryHeap<InFlight>,
+    /// The latest moment it was told of.
+    now: Instant,
     /// Counts submissions and completions; says which came before which.
     stamp: u64,
     submitted: u64,
@@ -131,6 +133,7 @@ impl SimBank {
             seed,
             disks: Vec::new(),
             inflight: BinaryHeap::new(),
+            now: Instant::START,
             stamp: 0,
             submitted: 0,
             events: 0,
@@ -244,6 +247,8 @@ impl Bank for SimBank {
         if let Op::Write(payload, _) = &request.op {
             self.trace.note_bytes(payload.slices());
         }
+        assert!(now >= self.now, "time went back from {:?} to {now:?}", self.now);
+        self.now = now;
         self.submitted += 1;
         self.stamp += 1;
         let disk = &mut self.disks[device.0 as usize];
@@ -261,6 +266,7 @@ impl Bank for SimBank {
             return;
         }
         let mut next = self.inflight.pop().expect("the heap is not empty");
+        self.now = self.now.max(now);
         self.stamp += 1;
         self.events += 1;
         let result = self.disks[next.device.0 as usize].carry_out(&mut next, self.stamp);
@@ -597,7 +603,8 @@ mod tests {
     }
 
     fn do_one(bank: &mut SimBank, request: Request) -> Completion {
-        bank.submit(DISK, request, Instant::START);
+        let now = bank.now;
+        bank.submit(DISK, request, now);
         run(bank).pop().expect("one completion")
     }
 
@@ -632,7 +639,7 @@ mod tests {
     fn a_flush_puts_on_the_medium_what_was_completed_before_it_and_nothing_else() {
         let mut bank = bank();
         do_one(&mut bank, write(20, 4, 1, Durability::Volatile));
-        bank.submit(DISK, write(22, 4, 2, Durability::Volatile), Instant::START);
+        bank.submit(DISK, write(22, 4, 2, Durability::Volatile), bank.now);
         do_one(&mut bank, Request::flush(RequestId(9)));
         assert_eq!(first_bytes(&bank, 20, 6), [1, 1, 1, 1, 0, 0]);
         assert_eq!(read(&mut bank, 22, 1), [2; 64]);
@@ -653,7 +660,7 @@ mod tests {
     fn a_power_cut_leaves_every_combination_of_versions_sooner_or_later() {
         let mut bank = bank();
         do_one(&mut bank, write(20, 2, 1, Durability::Volatile));
-        bank.submit(DISK, write(21, 2, 2, Durability::Fua), Instant::START);
+        bank.submit(DISK, write(21, 2, 2, Durability::Fua), bank.now);
         let mut seen = BTreeSet::new();
         for seed in 0..200 {
             let mut fork = bank.clone();

@@ -438,6 +438,7 @@ impl Sector {
         if self.versions.len() == 1 {
             return;
         }
+        self.infer();
         let shows = |version: &Version| {
             let read = || self.may_return(version, reads_since, NOT_YET);
             read() || self.may_survive(version, flushed_before)
@@ -445,6 +446,32 @@ impl Sector {
         let kept: SmallVec<[Version; 1]> = self.versions.iter().copied().filter(shows).collect();
         assert!(!kept.is_empty(), "{:?} exclude each other", self.versions);
         self.versions = kept;
+    }
+
+    /// Draws conclusions, so that a version can be dropped and what it proved about others stays: of
+    /// two in a known order, the earlier was done by when the later was, and the later was current
+    /// after the earlier was.
+    fn infer(&mut self) {
+        let mut again = true;
+        while again {
+            again = false;
+            for earlier in 0..self.versions.len() {
+                for later in 0..self.versions.len() {
+                    let (a, b) = (self.versions[earlier], self.versions[later]);
+                    if earlier == later || a.done_by >= b.current_after {
+                        continue;
+                    }
+                    if b.certain && b.done_by < a.done_by {
+                        self.versions[earlier].done_by = b.done_by;
+                        again = true;
+                    }
+                    if a.certain && a.current_after > b.current_after {
+                        self.versions[later].current_after = a.current_after;
+                        again = true;
+                    }
+                }
+            }
+        }
     }
 
     /// Whether a crash may leave `version`: it may have happened, and no durable one must have come

@@ -96,8 +96,9 @@ impl Bank for WrongBank {
         let now_and_then = self.rng.chance(12);
         self.extents.push((request.id, request.extent));
         match (self.wrong, &mut request.op) {
-            (Wrong::FlushLies, Op::Flush) => return self.answer(request, Ok(())),
-            (Wrong::KeepsDiscarded, Op::Discard) => return self.answer(request, Ok(())),
+            (Wrong::FlushLies, Op::Flush) | (Wrong::KeepsDiscarded, Op::Discard) => {
+                return self.answer(request, Ok(()));
+            }
             (Wrong::DropsWrites, Op::Write(..)) if now_and_then => return self.answer(request, Ok(())),
             (Wrong::FailsForNothing, _) if now_and_then => return self.answer(request, Err(IoError::Medium)),
             (Wrong::WritesLate, Op::Write(..)) if now_and_then => {
