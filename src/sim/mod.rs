@@ -1,1 +1,29 @@
-//! Simulation: the same array in a virtual world.
+//! Simulation: the same stack in a virtual world.
+//!
+//! What breaks storage is rare and unrepeatable: a power cut between two writes, a cache that loses
+//! one of three versions, a disk that dies while another is being filled. A simulator makes it
+//! common and repeatable: time is a number, disks are data, chance comes from one seed, and the
+//! whole world can be copied at any event, its power cut in the copy, and every sector audited.
+//!
+//! [`SimBank`] is the disks, with volatile caches and an event heap. [`Oracle`] knows what each
+//! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
+//! replays a [`workload`] of client operations. Nothing here reads a clock or starts a thread.
+
+mod cow;
+mod disk;
+mod oracle;
+mod rng;
+mod token;
+mod trace;
+pub mod workload;
+mod world;
+#[cfg(test)]
+mod wrong;
+
+pub use disk::{CacheLoss, DiskModel, Service, SimBank};
+pub use oracle::{Got, OpId, Oracle, Rule, Violation};
+pub use rng::Rng;
+pub use token::{Token, Value};
+pub use trace::Trace;
+pub use workload::{ClientOp, Mix};
+pub use world::{Failure, Script, World};
