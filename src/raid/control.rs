@@ -31,7 +31,8 @@ use super::member::{Member, Members, Place, Standing};
 use super::plan::BandHealth;
 use super::set::{ColumnSet, SlotSet};
 use super::superblock::{MemberRole, Recovery, ResyncOffset, Superblock, Timestamp};
-use super::write_intent::{PAGE_BYTES, WriteIntent};
+use super::bitmap_super::BITMAP_PAGE;
+use super::write_intent::WriteIntent;
 use crate::block::{DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors};
 
 /// md's safe mode: so long after the last write the array is marked clean.
@@ -364,17 +365,16 @@ impl Control {
 
     /// Sectors of a device (absolute) failed to take a write. They go into its bad-block log; without
     /// one, or with a full one, the device fails.
-    pub(super) fn add_bad_blocks(&mut self, device: DeviceId, sectors: Range<u64>) {
+    pub(super) fn add_bad_blocks(&mut self, device: DeviceId, sectors: Extent) {
         let Some(member) = self.members.get_mut(device) else { return };
         if !member.serves() || self.mode != Mode::Running {
             return;
         }
         let before = member.bad.clone();
-        member.bad.insert(sectors.clone());
+        member.bad.insert(sectors);
         let fits = member.superblock.bad_block_log.is_some_and(|log| member.bad.encode(&log).is_ok());
         if fits {
-            let length = Sectors(sectors.end - sectors.start);
-            self.note(Event::BadBlocks(device, Extent::new(Lba(sectors.start), length)));
+            self.note(Event::BadBlocks(device, sectors));
             self.record_epoch = self.want(Wanted { superblocks: true, pages: true, ..Wanted::default() });
         } else {
             member.bad = before;
@@ -383,10 +383,10 @@ impl Control {
     }
 
     /// Sectors of a device (absolute) were written: whatever was bad there is good again.
-    pub(super) fn clear_bad_blocks(&mut self, device: DeviceId, sectors: &Range<u64>) {
+    pub(super) fn clear_bad_blocks(&mut self, device: DeviceId, sectors: Extent) {
         let Some(member) = self.members.get_mut(device) else { return };
-        if !sectors.is_empty() && member.bad.overlaps(sectors.clone()) {
-            member.bad.remove(sectors.clone());
+        if member.bad.overlaps(sectors) {
+            member.bad.clear(sectors);
             // On the medium first, off the list then, acknowledged last.
             self.record_epoch = self.want(Wanted { superblocks: true, pages: true, flush: true });
         }
@@ -583,22 +583,24 @@ impl Control {
     }
 
     fn emit_pages(&mut self) {
-        let pages = self.update.as_ref().expect("an update is under way").pages.clone();
-        let superblocks = self.update.as_ref().is_some_and(|update| update.superblocks);
-        for device in self.members.serving() {
-            let member = self.members.get(device).expect("serving devices are members");
+        let update = self.update.as_ref().expect("an update is under way");
+        let (pages, superblocks) = (update.pages.clone(), update.superblocks);
+        for device in self.present() {
+            let member = self.members.get_mut(device).expect("present devices are members");
+            let joining = std::mem::take(&mut member.joining);
             let (bitmap_at, space) = (member.superblock.bitmap_at(), member.superblock.bitmap_space());
             let log = member.superblock.bad_block_log.and_then(|log| {
                 let extent = member.superblock.bad_block_log_extent()?;
                 (superblocks && (log.present || !member.bad.is_empty()))
                     .then(|| (extent.start, member.bad.encode(&log).expect("a full log fails its member")))
             });
-            if let Some(at) = bitmap_at {
+            if let (Some(at), Some(bitmap)) = (bitmap_at, &self.bitmap) {
+                let pages = if joining { bitmap.all_pages() } else { pages.clone() };
                 for (page, bytes) in &pages {
                     // Behind a version 1.0 superblock there is less room than a page.
-                    let room = (space.bytes() as usize).saturating_sub(page * PAGE_BYTES);
-                    let page_at = at + Sectors((page * PAGE_BYTES) as u64 / SECTOR_BYTES);
-                    self.emit_write(device, page_at, &bytes[..bytes.len().min(room)]);
+                    let page_start = Sectors(*page as u64 * BITMAP_PAGE.0);
+                    let room = space.bytes().saturating_sub(page_start.bytes()) as usize;
+                    self.emit_write(device, at + page_start, &bytes[..bytes.len().min(room)]);
                 }
             }
             if let Some((at, bytes)) = log {
@@ -607,11 +609,14 @@ impl Control {
         }
     }
 
+    /// Devices that are written to: all but the faulty.
+    fn present(&self) -> Vec<DeviceId> {
+        self.members.iter().filter(|member| member.place != Place::Faulty).map(|member| member.device).collect()
+    }
+
     fn emit_superblocks(&mut self) {
-        let devices: Vec<DeviceId> =
-            self.members.iter().filter(|member| member.place != Place::Faulty).map(|member| member.device).collect();
         let roles = self.roles();
-        for device in devices {
+        for device in self.present() {
             let superblock = self.superblock_of(device, &roles);
             let (at, bytes) = (superblock.super_offset, superblock.encode());
             self.members.get_mut(device).expect("it was just listed").superblock = superblock;

@@ -5,8 +5,6 @@
 //! the lost sectors are lost. What could not be read but was reconstructed is written again where it
 //! was, and read back.
 
-use std::ops::Range;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -113,9 +111,7 @@ impl<B: Bank> Array<B> {
         let column = &band.stripe.columns[at];
         let member =
             self.control.members.reader(column, &band.rows, &band.excluded).expect("plans read what can be read");
-        let sectors = member.on_device(column.base, &band.rows);
-        let device = member.device;
-        let extent = Extent::new(Lba(sectors.start), band.height());
+        let (device, extent) = (member.device, member.on_device(column.base, &band.rows));
         self.submit_io(device, IoOwner::Band { band: key, column: at, part }, extent, Op::Read(buf));
     }
 
@@ -294,7 +290,7 @@ impl<B: Bank> Array<B> {
         if places.is_empty() {
             return self.written(key);
         }
-        let (rows, height) = (band.rows.clone(), band.height());
+        let rows = band.rows.clone();
         for (device, column, bytes) in places {
             let base = self.bands[key].stripe.columns[column].base;
             let Some(member) = self.control.members.get(device).filter(|member| member.serves()) else {
@@ -302,7 +298,7 @@ impl<B: Bank> Array<B> {
                 self.bands[key].outstanding -= 1;
                 continue;
             };
-            let extent = Extent::new(Lba(member.on_device(base, &rows).start), height);
+            let extent = member.on_device(base, &rows);
             let op = Op::Write(Payload::from(bytes), Durability::Volatile);
             self.submit_io(device, IoOwner::Band { band: key, column, part: None }, extent, op);
         }
@@ -339,8 +335,7 @@ impl<B: Bank> Array<B> {
             let column = &band.stripe.columns[at];
             for member in self.control.members.in_slot(column.slot) {
                 if member.standing(column.base, &band.rows) != Standing::Stale {
-                    let sectors = member.on_device(column.base, &band.rows);
-                    places.push((member.device, at, Extent::new(Lba(sectors.start), band.height())));
+                    places.push((member.device, at, member.on_device(column.base, &band.rows)));
                 }
             }
         }
@@ -380,7 +375,7 @@ impl<B: Bank> Array<B> {
             }
         } else {
             let sectors = self.sectors_on(key, device, column);
-            self.control.clear_bad_blocks(device, &sectors);
+            self.control.clear_bad_blocks(device, sectors);
         }
         let band = &mut self.bands[key];
         band.outstanding -= 1;
@@ -389,10 +384,12 @@ impl<B: Bank> Array<B> {
         }
     }
 
-    fn sectors_on(&self, key: usize, device: DeviceId, column: usize) -> Range<u64> {
+    /// Where a band's rows of a column lie on a device; nowhere, if it is no member any more.
+    fn sectors_on(&self, key: usize, device: DeviceId, column: usize) -> Extent {
         let band = &self.bands[key];
         let base = band.stripe.columns[column].base;
-        self.control.members.get(device).map_or(0..0, |member| member.on_device(base, &band.rows))
+        let nowhere = Extent::new(Lba(0), Sectors::ZERO);
+        self.control.members.get(device).map_or(nowhere, |member| member.on_device(base, &band.rows))
     }
 
     /// All writes of a band came back.
@@ -502,13 +499,12 @@ impl<B: Bank> Array<B> {
         let sectors = self.sectors_on(key, device, column);
         let op = Op::Read(Buf::zeroed(bytes.at_grain(self.grain())));
         let owner = IoOwner::Band { band: key, column, part: None };
-        self.submit_io(device, owner, Extent::new(Lba(sectors.start), bytes), op);
+        self.submit_io(device, owner, sectors, op);
     }
 
     fn verified(&mut self, key: usize, device: DeviceId, result: Result<(), IoError>) {
         let (_, column) = self.bands[key].targets[0];
         let sectors = self.sectors_on(key, device, column);
-        let extent = Extent::new(Lba(sectors.start), Sectors(sectors.end - sectors.start));
         match result {
             Ok(()) => {
                 let mut worn_out = false;
@@ -516,7 +512,7 @@ impl<B: Bank> Array<B> {
                     member.errors.corrected += 1;
                     worn_out = member.errors.corrected > READ_ERRORS_MAX;
                 }
-                self.control.note(Event::Corrected(device, extent));
+                self.control.note(Event::Corrected(device, sectors));
                 if worn_out {
                     self.control.fail(device, false);
                 }
@@ -536,7 +532,7 @@ impl<B: Bank> Array<B> {
         let (index, rows, stripe) = (band.index, band.rows.clone(), band.stripe.clone());
         for (device, column) in band.unreadable.clone() {
             let sectors = self.sectors_on(key, device, column);
-            if sectors.is_empty() || !self.mending.insert((device, sectors.start)) {
+            if sectors.length == Sectors::ZERO || !self.mending.insert((device, sectors.start.0)) {
                 continue;
             }
             let intent = Intent::Recover(ColumnSet::only(column));
@@ -714,7 +710,7 @@ impl<B: Bank> Array<B> {
                 let (device, column) = band.targets.first().copied().unwrap_or((DeviceId(u32::MAX), 0));
                 let base = band.stripe.columns[column].base;
                 if let Some(member) = self.control.members.get(device) {
-                    self.mending.remove(&(device, member.on_device(base, &band.rows).start));
+                    self.mending.remove(&(device, member.on_device(base, &band.rows).start.0));
                 }
             }
         }

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::bad_blocks::BadBlocks;
 use super::geometry::{Column, Slot};
 use super::superblock::Superblock;
-use crate::block::{DeviceId, Lba};
+use crate::block::{DeviceId, Extent, Lba, Sectors};
 
 /// Where a member sits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,11 +51,37 @@ pub struct Member {
     pub stale: RangeSet<u64>,
     /// The recovery that makes `stale` empty goes by the bitmap: it is not one run from a watermark to the end.
     pub by_bitmap: bool,
+    /// It is on its way to hold all it should.
+    pub filling: bool,
+    /// It has no bitmap of the array yet: all of it is written before its superblock counts.
+    pub joining: bool,
     /// What went wrong on it.
     pub errors: ErrorCounts,
 }
 
 impl Member {
+    /// A device with this superblock, in sync wherever it sits.
+    pub fn new(device: DeviceId, place: Place, superblock: Superblock) -> Member {
+        Member {
+            device,
+            place,
+            superblock,
+            bad: BadBlocks::new(),
+            stale: RangeSet::new(),
+            by_bitmap: false,
+            filling: false,
+            joining: false,
+            errors: ErrorCounts::default(),
+        }
+    }
+
+    /// It holds none of `stale` yet (member data sectors): recovery has to fill it.
+    pub fn begin_filling(&mut self, stale: RangeSet<u64>, by_bitmap: bool) {
+        self.stale = stale;
+        self.by_bitmap = by_bitmap;
+        self.filling = true;
+    }
+
     /// Sector of the device at which its data area begins.
     pub fn data_offset(&self) -> Lba {
         self.superblock.data.start
@@ -77,19 +103,20 @@ impl Member {
     }
 
     /// The device sectors of `rows` of the chunk that begins at `base` of the data area.
-    pub fn on_device(&self, base: Lba, rows: &Range<u64>) -> Range<u64> {
-        let start = self.data_offset().0 + base.0;
-        start + rows.start..start + rows.end
+    pub fn on_device(&self, base: Lba, rows: &Range<u64>) -> Extent {
+        let start = self.data_offset().0 + base.0 + rows.start;
+        Extent::new(Lba(start), Sectors(rows.end - rows.start))
     }
 
     /// What can be done with `rows` of the chunk at `base`.
     pub fn standing(&self, base: Lba, rows: &Range<u64>) -> Standing {
         let data = base.0 + rows.start..base.0 + rows.end;
-        if self.stale.overlaps(&data) {
+        if !self.stale.is_empty() && self.stale.overlaps(&data) {
             let whole = self.stale.get(&data.start).is_some_and(|range| range.end >= data.end);
             return if whole { Standing::Stale } else { Standing::PartlyStale };
         }
-        if self.bad.overlaps(self.on_device(base, rows)) { Standing::Bad } else { Standing::Readable }
+        let bad = !self.bad.is_empty() && self.bad.overlaps(self.on_device(base, rows));
+        if bad { Standing::Bad } else { Standing::Readable }
     }
 }
 

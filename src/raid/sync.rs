@@ -542,11 +542,10 @@ impl<B: Bank> Array<B> {
     }
 
     /// If a device that was filled now holds everything, it takes its place.
-    fn finish_recovery_of(&mut self, device: DeviceId) {
+    pub(super) fn finish_recovery_of(&mut self, device: DeviceId) {
         let Some(member) = self.control.members.get_mut(device) else { return };
         let filled = member.serves() && member.stale.is_empty();
-        let was_filling = member.superblock.recovery.is_some() || member.superblock.replacement || member.filling;
-        if !filled || !was_filling {
+        if !filled || !member.filling {
             return;
         }
         member.filling = false;
@@ -674,9 +673,7 @@ impl<B: Bank> Array<B> {
             let column = &band.stripe.columns[at];
             for member in self.control.members.in_slot(column.slot) {
                 if !member.stale.overlaps(&(column.base.0 + rows.start..column.base.0 + rows.end)) {
-                    let start = Lba(member.on_device(column.base, &rows).start);
-                    let extent = Extent::new(start, Sectors(rows.end - rows.start));
-                    ios.push((member.device, at, extent, bytes.clone()));
+                    ios.push((member.device, at, member.on_device(column.base, &rows), bytes.clone()));
                 }
             }
         }

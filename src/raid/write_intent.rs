@@ -11,23 +11,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::bitmap_super::{BITMAP_HEADER_BYTES, BitmapSuper};
-
-/// Bytes of a page: the bitmap is written in pages, the header in the first.
-pub const PAGE_BYTES: usize = 4096;
+use super::bitmap_super::{BitmapHeader, BitmapImage};
 
 /// The bitmap as it should be, and as it is on the members.
 #[derive(Clone, Debug)]
 pub struct WriteIntent {
-    header: BitmapSuper,
-    /// As it should be: header, then bits, in whole pages.
-    wanted: Vec<u8>,
+    /// As it should be.
+    wanted: BitmapImage,
     /// As the last update that was started wrote it.
-    started: Vec<u8>,
+    started: BitmapImage,
     /// As it certainly is on every member.
-    durable: Vec<u8>,
+    durable: BitmapImage,
     changed: BTreeSet<usize>,
-    flying: BTreeSet<usize>,
+    flying: bool,
     writes: BTreeMap<u64, u32>,
     set: BTreeSet<u64>,
     /// Bits written to since the last call of [`WriteIntent::clear_idle`].
@@ -35,43 +31,28 @@ pub struct WriteIntent {
 }
 
 impl WriteIntent {
-    /// From a header and the bits behind it as read from a member.
-    pub fn new(header: BitmapSuper, bits: &[u8]) -> WriteIntent {
-        let bytes = (BITMAP_HEADER_BYTES + (header.bits() as usize).div_ceil(8)).next_multiple_of(PAGE_BYTES);
-        let mut wanted = vec![0; bytes];
-        let length = bits.len().min(bytes - BITMAP_HEADER_BYTES);
-        wanted[BITMAP_HEADER_BYTES..BITMAP_HEADER_BYTES + length].copy_from_slice(&bits[..length]);
-        let is_set = |bit: u64| wanted[BITMAP_HEADER_BYTES + (bit / 8) as usize] >> (bit % 8) & 1 == 1;
-        let set = (0..header.bits()).filter(|bit| is_set(*bit)).collect();
+    /// From the bitmap as read from a member.
+    pub fn new(image: BitmapImage) -> WriteIntent {
         WriteIntent {
-            started: wanted.clone(),
-            durable: wanted.clone(),
-            wanted,
-            header,
+            set: image.iter_set().collect(),
+            started: image.clone(),
+            durable: image.clone(),
+            wanted: image,
             changed: BTreeSet::new(),
-            flying: BTreeSet::new(),
+            flying: false,
             writes: BTreeMap::new(),
-            set,
             touched: BTreeSet::new(),
         }
     }
 
     /// The header.
-    pub fn header(&self) -> &BitmapSuper {
-        &self.header
-    }
-
-    /// Sectors of sync space a bit covers.
-    pub fn region(&self) -> u64 {
-        u64::from(self.header.chunk_bytes) / crate::block::SECTOR_BYTES
+    pub fn header(&self) -> &BitmapHeader {
+        &self.wanted.header
     }
 
     fn bits_of(&self, range: &Range<u64>) -> Range<u64> {
-        range.start / self.region()..range.end.div_ceil(self.region())
-    }
-
-    fn place(bit: u64) -> (usize, u8) {
-        (BITMAP_HEADER_BYTES + (bit / 8) as usize, 1 << (bit % 8))
+        let region = self.header().chunk.0;
+        range.start / region..range.end.div_ceil(region)
     }
 
     /// A write to `range` of sync space is about to begin. `true`: every bit it needs is durable.
@@ -79,14 +60,12 @@ impl WriteIntent {
         let mut safe = true;
         for bit in self.bits_of(range) {
             *self.writes.entry(bit).or_default() += 1;
-            let (byte, mask) = Self::place(bit);
             self.touched.insert(bit);
-            if self.wanted[byte] & mask == 0 {
-                self.wanted[byte] |= mask;
+            if let Some(page) = self.wanted.set(bit, true) {
                 self.set.insert(bit);
-                self.changed.insert(byte / PAGE_BYTES);
+                self.changed.insert(page);
             }
-            safe &= self.started[byte] & self.durable[byte] & mask != 0;
+            safe &= self.started.get(bit) && self.durable.get(bit);
         }
         safe
     }
@@ -107,7 +86,7 @@ impl WriteIntent {
     /// there is anything to write out; the members must be flushed before it is.
     pub fn clear_idle(&mut self, keep: impl Fn(Range<u64>) -> bool, events: u64) -> bool {
         let touched = std::mem::take(&mut self.touched);
-        let region = self.region();
+        let region = self.header().chunk.0;
         let idle: Vec<u64> = self
             .set
             .iter()
@@ -116,21 +95,18 @@ impl WriteIntent {
             .filter(|bit| !keep(bit * region..(bit + 1) * region))
             .collect();
         for bit in &idle {
-            let (byte, mask) = Self::place(*bit);
-            self.wanted[byte] &= !mask;
             self.set.remove(bit);
-            self.changed.insert(byte / PAGE_BYTES);
+            self.changed.extend(self.wanted.set(*bit, false));
         }
         if !idle.is_empty() {
-            self.header.events_cleared = events;
-            self.changed.insert(0);
+            self.forbid_return_before(events);
         }
         !idle.is_empty()
     }
 
     /// No member whose superblock is older than `events` may come back by this bitmap.
     pub fn forbid_return_before(&mut self, events: u64) {
-        self.header.events_cleared = events;
+        self.wanted.header.events_cleared = events;
         self.changed.insert(0);
     }
 
@@ -139,56 +115,97 @@ impl WriteIntent {
         self.set.is_empty()
     }
 
-    /// The parts of sync space whose bits are set, within `size` sectors.
-    pub fn dirty(&self, size: u64) -> impl Iterator<Item = Range<u64>> {
-        let region = self.region();
-        self.set.iter().map(move |bit| bit * region..((bit + 1) * region).min(size)).filter(|range| !range.is_empty())
+    /// The parts of sync space whose bits are set.
+    pub fn dirty(&self) -> impl Iterator<Item = Range<u64>> {
+        let (region, size) = (self.header().chunk.0, self.header().sync_size.0);
+        self.set.iter().map(move |bit| bit * region..((bit + 1) * region).min(size))
     }
 
     /// Sets every bit: nothing is known of what was in flight.
     pub fn set_all(&mut self) {
-        for bit in 0..self.header.bits() {
-            let (byte, mask) = Self::place(bit);
-            self.wanted[byte] |= mask;
+        for bit in 0..self.wanted.len() {
+            self.changed.extend(self.wanted.set(bit, true));
             self.set.insert(bit);
-            self.changed.insert(byte / PAGE_BYTES);
         }
-    }
-
-    /// Whether pages differ from what the last started update wrote.
-    pub fn is_changed(&self) -> bool {
-        !self.changed.is_empty()
     }
 
     /// Begins an update: the pages to write to every member, by page number. `events`: the count the superblocks
     /// written with it will carry; a bitmap older than its superblock is not believed.
     pub fn start_update(&mut self, events: Option<u64>) -> Vec<(usize, Vec<u8>)> {
-        assert!(self.flying.is_empty(), "one update at a time");
+        assert!(!self.flying, "one update at a time");
         if let Some(events) = events {
-            self.header.events = events;
+            self.wanted.header.events = events;
             self.changed.insert(0);
         }
-        self.wanted[..BITMAP_HEADER_BYTES].copy_from_slice(&self.header.encode());
-        self.flying = std::mem::take(&mut self.changed);
-        let pages: Vec<_> =
-            self.flying.iter().map(|page| (*page, self.wanted[page * PAGE_BYTES..][..PAGE_BYTES].to_vec())).collect();
-        for (page, bytes) in &pages {
-            self.started[page * PAGE_BYTES..][..PAGE_BYTES].copy_from_slice(bytes);
+        self.flying = true;
+        let pages: Vec<_> = std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|page| (page, self.wanted.page(page)))
+            .collect();
+        if !pages.is_empty() {
+            self.started = self.wanted.clone();
         }
         pages
     }
 
     /// The update's pages are on every member.
     pub fn finish_update(&mut self) {
-        for page in std::mem::take(&mut self.flying) {
-            let bytes = page * PAGE_BYTES..(page + 1) * PAGE_BYTES;
-            self.durable[bytes.clone()].copy_from_slice(&self.started[bytes]);
+        assert!(self.flying, "an update that ends has begun");
+        self.flying = false;
+        if self.durable != self.started {
+            self.durable = self.started.clone();
         }
     }
 
-    /// All pages as they should be, for a member that has none yet.
-    pub fn all_pages(&mut self) -> &[u8] {
-        self.wanted[..BITMAP_HEADER_BYTES].copy_from_slice(&self.header.encode());
-        &self.wanted
+    /// Every page as the last started update left it, for a member that joins.
+    pub fn all_pages(&self) -> Vec<(usize, Vec<u8>)> {
+        (0..self.started.pages()).map(|page| (page, self.started.page(page))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::Sectors;
+    use crate::raid::superblock::SetUuid;
+
+    fn blank(regions: u64) -> WriteIntent {
+        let mut image = BitmapImage::all_set(BitmapHeader::new(SetUuid([1; 16]), Sectors(regions * 8), Sectors(8)));
+        image.set_all(false);
+        WriteIntent::new(image)
+    }
+
+    #[test]
+    fn a_write_waits_until_its_bit_is_on_the_members() {
+        let mut intent = blank(100);
+        assert!(!intent.begin_write(&(12..20)));
+        assert_eq!(intent.dirty().collect::<Vec<_>>(), [8..16, 16..24]);
+        intent.start_update(None);
+        assert!(!intent.begin_write(&(12..13)), "not before the update is done");
+        intent.finish_update();
+        assert!(intent.begin_write(&(12..20)));
+    }
+
+    /// The daemon clears a bit, a write to its region comes while the cleared page is on its way.
+    #[test]
+    fn a_bit_that_is_being_cleared_is_not_safe() {
+        let mut intent = blank(100);
+        intent.begin_write(&(0..8));
+        intent.start_update(None);
+        intent.finish_update();
+        intent.end_write(&(0..8));
+        assert!(!intent.clear_idle(|_| false, 7), "written to since the daemon last came");
+        assert!(intent.clear_idle(|_| false, 7));
+        let mut early = intent.clone();
+        assert!(early.begin_write(&(0..8)), "the page has not left: the bit on the members stays");
+
+        intent.start_update(None);
+        assert!(!intent.begin_write(&(0..8)));
+        intent.finish_update();
+        assert!(!intent.begin_write(&(0..8)));
+        intent.start_update(None);
+        intent.finish_update();
+        assert!(intent.begin_write(&(0..8)));
+        assert_eq!(intent.header().events_cleared, 7);
     }
 }
