@@ -9,3 +9,4 @@ pub mod member_layout;
 pub mod probe;
 pub mod set;
 pub mod superblock;
+mod superblock_fields;
