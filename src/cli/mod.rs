@@ -2,5 +2,6 @@
 
 pub mod bars;
 pub mod doctor;
+pub mod examine;
 pub mod output;
 pub mod size;

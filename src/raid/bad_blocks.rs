@@ -89,8 +89,7 @@ impl BadBlocks {
     pub fn encode(&self, log: &BadBlockLog) -> Result<Vec<u8>, BadBlocksFull> {
         let unit = 1_u64 << log.shift;
         // Rounded to units, neighbours may meet.
-        let units: RangeSet<u64> =
-            self.sectors.iter().map(|bad| bad.start / unit..bad.end.div_ceil(unit)).collect();
+        let units: RangeSet<u64> = self.sectors.iter().map(|bad| bad.start / unit..bad.end.div_ceil(unit)).collect();
         let mut bytes = vec![0xff; log.length.bytes() as usize];
         let room = (bytes.len() / ENTRY_BYTES) as u64;
         let entries: u64 = units.iter().map(|bad| (bad.end - bad.start).div_ceil(COUNT_MAX)).sum();

@@ -228,8 +228,20 @@ mod tests {
         for row in table.lines().skip(1) {
             let cells: Vec<i64> =
                 row.split('\t').map(|cell| if cell == "-" { -1 } else { cell.parse().unwrap() }).collect();
-            let [minor, level, chunk, device, asked, data_offset, data_size, size, log, bitmap, bitmap_chunk, sync_size] =
-                cells[..]
+            let [
+                minor,
+                level,
+                chunk,
+                device,
+                asked,
+                data_offset,
+                data_size,
+                size,
+                log,
+                bitmap,
+                bitmap_chunk,
+                sync_size,
+            ] = cells[..]
             else {
                 panic!("12 cells in {row}")
             };

@@ -41,9 +41,7 @@ pub enum Refusal {
     #[error("the data offset of the member is being changed: assemble the array with mdadm and let it finish")]
     DataMoving,
     /// The array has a write journal, which may hold the only copy of data.
-    #[error(
-        "the array has a write journal: remove it first with mdadm --readonly and mdadm --grow --consistency-policy=resync"
-    )]
+    #[error("the array has a write journal, which may hold newer data than its members: assemble it with mdadm")]
     Journal,
     /// The members have a partial parity log.
     #[error("the array has a partial parity log: switch it off first with mdadm --grow --consistency-policy=resync")]
@@ -129,4 +127,53 @@ fn foreign<E>(device: Sectors, mut read: impl FnMut(Lba, Sectors) -> Result<Vec<
         return Ok(Some(Refusal::Ddf));
     }
     Ok(sector(2).starts_with(IMSM_SIGNATURE).then_some(Refusal::Imsm))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+    use crate::raid::golden::Member;
+
+    fn probe_bytes(bytes: &[u8]) -> Result<Superblock, ProbeError<Infallible>> {
+        probe(Sectors::floor_bytes(bytes.len() as u64), |at, length| {
+            Ok(bytes[at.bytes() as usize..][..length.bytes() as usize].to_vec())
+        })
+    }
+
+    #[test]
+    fn a_superblock_is_found_in_any_of_its_three_places() {
+        for (name, minor) in
+            [("r1v10-0", MinorVersion::V1_0), ("r5v11bm-0", MinorVersion::V1_1), ("r1-0", MinorVersion::V1_2)]
+        {
+            assert_eq!(Member::load(name).probe().unwrap().minor, minor);
+        }
+    }
+
+    #[test]
+    fn other_formats_are_refused_by_name() {
+        assert_eq!(Member::load("v090-0").probe(), Err(Refusal::Format090.into()));
+        assert_eq!(Member::load("ddf-0").probe(), Err(Refusal::Ddf.into()));
+        for sectors in [24, 128, 1001, 1008] {
+            let mut bytes = vec![0; sectors * 512];
+            bytes[(sectors - 2) * 512..][..IMSM_SIGNATURE.len()].copy_from_slice(IMSM_SIGNATURE);
+            assert_eq!(probe_bytes(&bytes), Err(Refusal::Imsm.into()));
+        }
+    }
+
+    #[test]
+    fn a_blank_device_of_any_size_is_no_member() {
+        for sectors in (0..300).chain([100_000, 100_001]) {
+            assert_eq!(probe_bytes(&vec![0; sectors * 512]), Err(ProbeError::NotAMember));
+        }
+    }
+
+    #[test]
+    fn a_damaged_superblock_is_not_a_blank_device() {
+        let mut bytes = vec![0; 1 << 20];
+        bytes[4096..4100].copy_from_slice(&SUPERBLOCK_MAGIC.to_le_bytes());
+        bytes[4100] = 1;
+        assert!(matches!(probe_bytes(&bytes), Err(ProbeError::Superblock(SuperblockError::Checksum { .. }))));
+    }
 }

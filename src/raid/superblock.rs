@@ -25,6 +25,10 @@ use thiserror::Error;
 use super::little_endian::{bytes_at, i32_at, put, u16_at, u32_at, u64_at};
 use super::member_layout::MemberLayout;
 use super::probe::Refusal;
+pub use super::superblock_fields::{
+    BadBlockLog, ConsistencyPolicy, DeviceFlags, DeviceUuid, Features, MemberRole, MinorVersion, PplKind, Recovery,
+    Reshape, ResyncOffset, SetName, SetUuid, Timestamp, super_offset,
+};
 use crate::block::{Extent, Lba, SECTOR_BYTES, Sectors};
 
 /// First field of every md superblock.
@@ -38,6 +42,8 @@ pub const SECTORS_MAX: Sectors = Sectors((1 << 54) - 1);
 /// The smallest member md knows: below it no superblock has a place.
 pub const MEMBER_SECTORS_MIN: Sectors = Sectors(24);
 
+/// Where mdadm adds a bitmap behind a 1.0 superblock, it has 3 KiB.
+const BITMAP_BEHIND: Sectors = Sectors(6);
 const ROLES_AT: usize = 256;
 const CHECKSUM_AT: usize = 216;
 const IN_SYNC: u64 = u64::MAX;
@@ -132,319 +138,6 @@ pub struct NewMember {
     pub roles: Vec<MemberRole>,
     /// How far the members agree.
     pub resync: ResyncOffset,
-}
-
-/// Minor version: it says where the superblock lies, nothing else.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MinorVersion {
-    /// 8 to 12 KiB before the end.
-    V1_0,
-    /// At the start.
-    V1_1,
-    /// 4 KiB after the start.
-    V1_2,
-}
-
-/// What a device is in its array, as an entry of the role table says.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum MemberRole {
-    /// The member in this position.
-    Slot(u16),
-    /// A spare, or no device of this number at all.
-    Spare,
-    /// It failed.
-    Faulty,
-    /// It holds the write journal.
-    Journal,
-}
-
-/// How far the members are known to agree, in member sectors; on RAID10 in array sectors.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ResyncOffset {
-    /// Everywhere: the array was stopped clean.
-    InSync,
-    /// Below this only: from here on a resync is due. Zero while the array is dirty.
-    From(Sectors),
-}
-
-/// A member that does not yet hold all its data.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Recovery {
-    /// Member sectors from the start of data that are right already.
-    pub offset: Sectors,
-    /// Beyond that, only what the bitmap names is wrong.
-    pub by_bitmap: bool,
-}
-
-/// md's `consistency_policy`: what is consulted after a crash.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ConsistencyPolicy {
-    /// Nothing: a dirty array is resynced as a whole.
-    Resync,
-    /// A write-intent bitmap on every member.
-    Bitmap {
-        /// Sectors from the superblock to the bitmap.
-        offset: i32,
-        /// One bitmap for each node of a cluster.
-        clustered: bool,
-    },
-    /// A write journal on a device of its own.
-    Journal,
-    /// Partial parity log.
-    Ppl {
-        /// Sectors from the superblock to the log.
-        offset: i16,
-        /// Length of the log in sectors.
-        length: u16,
-        /// Which of the two feature bits says so.
-        kind: PplKind,
-    },
-}
-
-/// Form of a partial parity log.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum PplKind {
-    /// One log.
-    Single,
-    /// A ring of logs in the same area.
-    Multiple,
-}
-
-/// A change of shape under way.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Reshape {
-    /// How far it has come, in array sectors.
-    pub position: Sectors,
-    /// Positions gained or lost; `raid_disks` counts them already.
-    pub delta_disks: i32,
-    /// Level to be.
-    pub new_level: i32,
-    /// Layout to be.
-    pub new_layout: u32,
-    /// Chunk to be.
-    pub new_chunk: Sectors,
-    /// It runs from the end to the start.
-    pub backwards: bool,
-}
-
-/// Where a member's bad blocks are written down.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct BadBlockLog {
-    /// Sectors from the superblock to the log.
-    pub offset: i32,
-    /// Length of the log, 8 at most.
-    pub length: Sectors,
-    /// The log counts in units of `1 << shift` sectors.
-    pub shift: u8,
-    /// There are entries. Without it the area is not read and may hold anything.
-    pub present: bool,
-}
-
-/// Hints for the use of one member, as a set of bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
-pub struct DeviceFlags(pub u8);
-
-impl DeviceFlags {
-    /// Read only if nothing else can be.
-    pub const WRITE_MOSTLY: DeviceFlags = DeviceFlags(1);
-    /// Do not retry: another copy is near.
-    pub const FAIL_FAST: DeviceFlags = DeviceFlags(2);
-
-    /// Whether every bit of `other` is set.
-    pub const fn contains(self, other: DeviceFlags) -> bool {
-        self.0 & other.0 == other.0
-    }
-}
-
-/// The feature map: which parts of the superblock count, as a set of bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Features(pub u32);
-
-impl Features {
-    /// The bitmap offset is valid.
-    pub const BITMAP: Features = Features(1);
-    /// The recovery offset is valid.
-    pub const RECOVERY_OFFSET: Features = Features(2);
-    /// A reshape is under way.
-    pub const RESHAPE: Features = Features(4);
-    /// The bad-block log has entries.
-    pub const BAD_BLOCKS: Features = Features(8);
-    /// This member is a replacement.
-    pub const REPLACEMENT: Features = Features(16);
-    /// The reshape runs backwards.
-    pub const RESHAPE_BACKWARDS: Features = Features(32);
-    /// The new data offset is valid.
-    pub const NEW_OFFSET: Features = Features(64);
-    /// Recovery is guided by the bitmap.
-    pub const RECOVERY_BITMAP: Features = Features(128);
-    /// The bitmap is a cluster's.
-    pub const CLUSTERED: Features = Features(256);
-    /// The array has a write journal.
-    pub const JOURNAL: Features = Features(512);
-    /// The members have a partial parity log.
-    pub const PPL: Features = Features(1024);
-    /// The members have several partial parity logs.
-    pub const MULTIPLE_PPLS: Features = Features(2048);
-    /// The RAID0 layout is valid.
-    pub const RAID0_LAYOUT: Features = Features(4096);
-    /// All that Linux 6.1 knows.
-    pub const KNOWN: Features = Features(8191);
-
-    /// Whether every bit of `other` is set.
-    pub const fn contains(self, other: Features) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// The bits that have no name here.
-    pub const fn unknown(self) -> Features {
-        Features(self.0 & !Features::KNOWN.0)
-    }
-
-    fn with(self, other: Features, when: bool) -> Features {
-        if when { Features(self.0 | other.0) } else { self }
-    }
-}
-
-impl fmt::Debug for Features {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl fmt::Display for Features {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{:x}", self.0)
-    }
-}
-
-/// An array's identity.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SetUuid(pub [u8; 16]);
-
-/// A device's identity.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct DeviceUuid(pub [u8; 16]);
-
-/// md writes a UUID as four groups of four bytes.
-fn write_uuid(uuid: &[u8; 16], f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    for (at, byte) in uuid.iter().enumerate() {
-        let colon = if at > 0 && at % 4 == 0 { ":" } else { "" };
-        write!(f, "{colon}{byte:02x}")?;
-    }
-    Ok(())
-}
-
-impl fmt::Display for SetUuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_uuid(&self.0, f)
-    }
-}
-
-impl fmt::Display for DeviceUuid {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_uuid(&self.0, f)
-    }
-}
-
-/// An array's name: up to 32 bytes, ended by a NUL if shorter.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct SetName([u8; 32]);
-
-impl SetName {
-    /// `name` as a superblock holds it; `None` if it is longer than 32 bytes or has a NUL in it.
-    pub fn new(name: &str) -> Option<SetName> {
-        let mut bytes = [0; 32];
-        bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
-        (!name.contains('\0')).then_some(SetName(bytes))
-    }
-
-    /// The bytes before the first NUL.
-    pub fn as_bytes(&self) -> &[u8] {
-        let length = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
-        &self.0[..length]
-    }
-}
-
-impl fmt::Display for SetName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&String::from_utf8_lossy(self.as_bytes()))
-    }
-}
-
-/// A moment of the calendar, as superblocks hold it: 40 bits of seconds since 1970 and 24 of microseconds.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct Timestamp {
-    seconds: u64,
-    micros: u32,
-}
-
-impl Timestamp {
-    /// `seconds` since 1970, below 2^40, and `micros` microseconds, below 2^24.
-    pub fn new(seconds: u64, micros: u32) -> Timestamp {
-        assert!(seconds < 1 << 40 && micros < 1 << 24, "{seconds} s and {micros} us are no timestamp");
-        Timestamp { seconds, micros }
-    }
-
-    /// Seconds since 1970.
-    pub const fn seconds(self) -> u64 {
-        self.seconds
-    }
-
-    /// Microseconds beyond the second.
-    pub const fn micros(self) -> u32 {
-        self.micros
-    }
-
-    fn from_bits(bits: u64) -> Timestamp {
-        Timestamp { seconds: bits & ((1 << 40) - 1), micros: (bits >> 40) as u32 }
-    }
-
-    fn bits(self) -> u64 {
-        self.seconds | u64::from(self.micros) << 40
-    }
-}
-
-impl MinorVersion {
-    /// Every one, in the order mdadm looks for them.
-    pub const ALL: [MinorVersion; 3] = [MinorVersion::V1_0, MinorVersion::V1_1, MinorVersion::V1_2];
-
-    /// The number after the dot.
-    pub const fn number(self) -> u32 {
-        match self {
-            MinorVersion::V1_0 => 0,
-            MinorVersion::V1_1 => 1,
-            MinorVersion::V1_2 => 2,
-        }
-    }
-}
-
-/// Where the superblock lies on a device of this size; `None` if the device is too small for one.
-pub fn super_offset(minor: MinorVersion, device: Sectors) -> Option<Lba> {
-    (device >= MEMBER_SECTORS_MIN).then(|| match minor {
-        MinorVersion::V1_0 => Lba((device.0 - 16) & !7),
-        MinorVersion::V1_1 => Lba(0),
-        MinorVersion::V1_2 => Lba(8),
-    })
-}
-
-impl MemberRole {
-    fn from_wire(role: u16) -> MemberRole {
-        match role {
-            0xffff => MemberRole::Spare,
-            0xfffe => MemberRole::Faulty,
-            0xfffd => MemberRole::Journal,
-            slot => MemberRole::Slot(slot),
-        }
-    }
-
-    fn wire(self) -> u16 {
-        match self {
-            MemberRole::Slot(slot) => slot,
-            MemberRole::Spare => 0xffff,
-            MemberRole::Faulty => 0xfffe,
-            MemberRole::Journal => 0xfffd,
-        }
-    }
 }
 
 /// Parts of a member that must not reach into each other.
@@ -832,8 +525,7 @@ impl Superblock {
         let log = self.bad_block_log_extent().map(|log| log.start);
         let behind = [Some(self.super_offset), Some(self.data.start), log].into_iter().flatten();
         let room = behind.filter(|next| *next > start).min().map(|next| next - start);
-        // With nothing behind it lies in the last KiB after a 1.0 superblock, where md leaves 3 KiB.
-        room.unwrap_or(Sectors(6))
+        room.unwrap_or(BITMAP_BEHIND)
     }
 
     /// Where the bad-block log lies, if there is one.
@@ -933,7 +625,10 @@ impl Superblock {
         };
         match self.policy {
             // Its header says how long it is; the header takes a sector.
-            ConsistencyPolicy::Bitmap { offset, .. } => beside(Area::Bitmap, offset, 1),
+            ConsistencyPolicy::Bitmap { offset, .. } => {
+                let behind = self.minor == MinorVersion::V1_0 && offset > 0;
+                beside(Area::Bitmap, offset, if behind { BITMAP_BEHIND.0 } else { 1 });
+            }
             ConsistencyPolicy::Ppl { offset, length, .. } => beside(Area::Ppl, offset.into(), length.into()),
             ConsistencyPolicy::Resync | ConsistencyPolicy::Journal => {}
         }
@@ -1087,4 +782,231 @@ fn implausible(field: &'static str, value: impl Into<i128>) -> SuperblockError {
 
 fn chunk_field(chunk: Sectors) -> [u8; 4] {
     u32::try_from(chunk.0).expect("a chunk is less than 2 TiB").to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raid::golden::{MEMBERS, Member};
+    use proptest::prelude::*;
+
+    fn found(name: &str) -> (Member, Superblock) {
+        let member = Member::load(name);
+        let superblock = member.probe().unwrap_or_else(|error| panic!("{name}: {error}"));
+        (member, superblock)
+    }
+
+    /// The superblock of `name` with `change` made to its bytes, its checksum right again.
+    fn changed(name: &str, change: impl FnOnce(&mut [u8])) -> Result<Superblock, SuperblockError> {
+        let (member, superblock) = found(name);
+        let mut bytes = member.read(superblock.super_offset, Sectors(8));
+        change(&mut bytes);
+        let sum = checksum(&bytes, superblock.roles.len());
+        put(&mut bytes, CHECKSUM_AT, sum.to_le_bytes());
+        Superblock::decode(&bytes, superblock.minor, superblock.super_offset, member.device)
+    }
+
+    #[test]
+    fn every_superblock_made_by_md_is_read_and_written_back_unchanged() {
+        for name in MEMBERS {
+            let (member, superblock) = found(name);
+            let extent = superblock.extent();
+            assert!(superblock.encode() == member.read(extent.start, extent.length), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_we_do_not_implement_is_refused_by_name() {
+        let refusal = |name| found(name).1.unsupported();
+        assert_eq!(refusal("r5resh-3"), Some(Refusal::Reshape { position: Sectors(1536) }));
+        assert_eq!(refusal("r5jnl-0"), Some(Refusal::Journal));
+        assert_eq!(refusal("r5jnl-3"), Some(Refusal::Journal));
+        assert_eq!(refusal("r5ppl-0"), Some(Refusal::Ppl));
+        assert_eq!(refusal("linear-0"), Some(Refusal::Level { level: -1 }));
+        let clustered = changed("r5bm-0", |bytes| bytes[9] |= 1).unwrap();
+        assert_eq!(clustered.unsupported(), Some(Refusal::Clustered));
+        for name in MEMBERS {
+            let refused = ["r5resh", "r5jnl", "r5ppl", "linear"].iter().any(|prefix| name.starts_with(prefix));
+            assert_eq!(refusal(name).is_some(), refused, "{name}");
+        }
+    }
+
+    #[test]
+    fn states_of_members_are_as_md_left_them() {
+        let (_, recovering) = found("r5rec-3");
+        assert_eq!(recovering.recovery, Some(Recovery { offset: Sectors(8192), by_bitmap: false }));
+        assert_eq!(recovering.role(), MemberRole::Slot(1));
+        let (_, replacement) = found("r5rep-3");
+        assert!(replacement.replacement && replacement.recovery.is_some());
+        assert_eq!(replacement.devices_in(1).collect::<Vec<_>>(), [1, 3]);
+        let (_, last) = found("r5-3");
+        assert_eq!((last.role(), last.dev_number), (MemberRole::Slot(3), 5));
+        assert_eq!(found("r5-4").1.role(), MemberRole::Spare);
+        assert_eq!(found("r5dirty-0").1.resync, ResyncOffset::From(Sectors(0)));
+        assert_eq!(found("r1sync-0").1.resync, ResyncOffset::From(Sectors(12544)));
+        assert_eq!(found("r1wm-2").1.flags, DeviceFlags(3));
+        assert!(found("r0zones-1").1.raid0_layout);
+    }
+
+    #[test]
+    fn damage_and_later_formats_are_told_apart() {
+        let (member, superblock) = found("r5-0");
+        let bytes = member.read(superblock.super_offset, Sectors(8));
+        let decode = |bytes: &[u8]| Superblock::decode(bytes, MinorVersion::V1_2, Lba(8), member.device);
+        let mut flipped = bytes.clone();
+        flipped[200] ^= 1;
+        assert!(matches!(decode(&flipped), Err(SuperblockError::Checksum { .. })));
+        assert_eq!(decode(&bytes[..500]), Err(SuperblockError::Truncated { have: 500, need: 512 }));
+        assert_eq!(decode(&[0; 4096]), Err(SuperblockError::NoMagic { found: 0 }));
+
+        assert_eq!(changed("r5-0", |bytes| bytes[13] = 1), Err(SuperblockError::Reserved { at: 13 }));
+        assert_eq!(changed("r5-0", |bytes| bytes[255] = 1), Err(SuperblockError::Reserved { at: 255 }));
+        let unknown = Features(1 << 13);
+        assert_eq!(changed("r5-0", |bytes| bytes[9] = 32), Err(SuperblockError::UnknownFeatures { unknown }));
+        let moved = SuperblockError::Misplaced { recorded: Lba(9), found_at: Lba(8) };
+        assert_eq!(changed("r5-0", |bytes| bytes[144] = 9), Err(moved));
+        let short = Superblock::decode(&bytes, MinorVersion::V1_2, Lba(8), member.device - Sectors(1));
+        let end = i128::from(member.device.0);
+        assert_eq!(
+            short,
+            Err(SuperblockError::BeyondDevice { area: Area::Data, end, device: member.device - Sectors(1) })
+        );
+    }
+
+    #[test]
+    fn areas_that_reach_into_each_other_are_refused() {
+        let log_at = |offset: i32| move |bytes: &mut [u8]| put(bytes, 188, offset.to_le_bytes());
+        let overlap = |first, second| Err(SuperblockError::Overlap { first, second });
+        assert_eq!(changed("r5-0", log_at(2033)), overlap(Area::BadBlockLog, Area::Data));
+        assert!(changed("r5-0", log_at(2032)).is_ok());
+        assert_eq!(changed("r5bm-0", log_at(8)), overlap(Area::Bitmap, Area::BadBlockLog));
+        assert_eq!(changed("r5-0", log_at(-8)).err(), None);
+        assert_eq!(changed("r5-0", log_at(-7)), overlap(Area::Superblock, Area::BadBlockLog));
+        assert!(matches!(changed("r5-0", log_at(-9)), Err(SuperblockError::BeyondDevice { .. })));
+        // The data size of a 1.0 member ends where the bitmap begins.
+        let bitmap_at = |offset: i32| move |bytes: &mut [u8]| put(bytes, 96, offset.to_le_bytes());
+        assert!(changed("r5v10bm-0", bitmap_at(-9)).is_ok());
+        assert_eq!(changed("r5v10bm-0", bitmap_at(-8)), overlap(Area::Bitmap, Area::BadBlockLog));
+        assert_eq!(changed("r5v10bm-0", bitmap_at(-120)), overlap(Area::Data, Area::Bitmap));
+    }
+
+    #[test]
+    fn numbers_no_array_has_are_refused() {
+        let implausible = |name, at: usize, value: u64, length: usize| {
+            let result = changed(name, |bytes| bytes[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]));
+            match result {
+                Err(SuperblockError::Implausible { field, .. }) => field,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(implausible("r5-0", 72, 7, 4), "level");
+        assert_eq!(implausible("r5-0", 92, 0, 4), "raid_disks");
+        assert_eq!(implausible("r5-0", 88, 100, 4), "chunksize");
+        assert_eq!(implausible("r5-0", 80, u64::MAX, 8), "size");
+        assert_eq!(implausible("r5-0", 80, 30_721, 8), "size");
+        assert_eq!(implausible("r5-0", 136, 9, 8), "data_size");
+        assert_eq!(implausible("r5-0", 160, 128, 4), "dev_number");
+        assert_eq!(implausible("r5-0", 208, 30_721, 8), "resync_offset");
+        assert_eq!(implausible("r5rec-3", 152, 1 << 40, 8), "recovery_offset");
+        assert_eq!(implausible("r5-0", 256, 4, 2), "dev_roles");
+        assert_eq!(implausible("r5resh-0", 124, 0x8000_0000, 4), "new_offset");
+    }
+
+    #[test]
+    fn a_name_longer_than_32_bytes_is_none() {
+        assert_eq!(SetName::new("lab:r5").unwrap().to_string(), "lab:r5");
+        assert_eq!(SetName::new(&"x".repeat(32)).unwrap().as_bytes().len(), 32);
+        assert_eq!(SetName::new(&"x".repeat(33)), None);
+        assert_eq!(SetName::new("a\0b"), None);
+    }
+
+    #[test]
+    fn an_odd_number_of_roles_is_summed_to_its_last_half_word() {
+        let mut superblock = found("r5-0").1;
+        for roles in [5, 6, 127, 129, 1920] {
+            superblock.roles.resize(roles, MemberRole::Spare);
+            let bytes = superblock.encode();
+            let again = Superblock::decode(&bytes, superblock.minor, superblock.super_offset, Sectors(32768));
+            assert_eq!(again.as_ref(), Ok(&superblock), "{roles} roles");
+        }
+    }
+
+    /// Whatever a checksum vouches for, what was decoded keeps to its place and is written back as it was.
+    fn check_sane(bytes: &[u8], device: Sectors, superblock: &Superblock) {
+        let encoded = superblock.encode();
+        assert_eq!(encoded[..], bytes[..encoded.len()]);
+        assert_eq!(
+            Superblock::decode(&encoded, superblock.minor, superblock.super_offset, device).as_ref(),
+            Ok(superblock)
+        );
+        assert!(superblock.data.end().0 <= device.0 && superblock.used() <= superblock.data.length);
+        let used = Extent::new(superblock.data.start, superblock.used());
+        for area in [Some(superblock.extent()), superblock.bad_block_log_extent()].into_iter().flatten() {
+            assert!(area.end().0 <= device.0 && !area.overlaps(used), "{area:?} in {used:?}");
+        }
+        if let Some(bitmap) = superblock.bitmap_at() {
+            let bitmap = Extent::new(bitmap, superblock.bitmap_space());
+            assert!(bitmap.end().0 <= device.0 && !bitmap.overlaps(used) && !bitmap.overlaps(superblock.extent()));
+        }
+        let _ = superblock.unsupported();
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_are_an_error_or_a_sane_superblock(
+            mut bytes in proptest::collection::vec(any::<u8>(), 0..5000),
+            minor in 0_usize..3,
+            device in 24_u64..1 << 40,
+            frame: bool,
+        ) {
+            let minor = MinorVersion::ALL[minor];
+            let at = super_offset(minor, Sectors(device)).unwrap();
+            if frame && bytes.len() >= 512 {
+                put(&mut bytes, 0, SUPERBLOCK_MAGIC.to_le_bytes());
+                put(&mut bytes, 4, 1_u32.to_le_bytes());
+                put(&mut bytes, 12, [0; 4]);
+                put(&mut bytes, 144, at.0.to_le_bytes());
+                put(&mut bytes, 220, 100_u32.to_le_bytes());
+                put(&mut bytes, 224, [0; 32]);
+                let sum = checksum(&bytes, 100);
+                put(&mut bytes, CHECKSUM_AT, sum.to_le_bytes());
+            }
+            if let Ok(superblock) = Superblock::decode(&bytes, minor, at, Sectors(device)) {
+                check_sane(&bytes, Sectors(device), &superblock);
+            }
+        }
+
+        /// Up to three fields of a real superblock hold garbage, or a number near a limit, under a valid checksum.
+        #[test]
+        fn garbage_under_a_valid_checksum_is_an_error_or_a_sane_superblock(
+            name in proptest::sample::select(&MEMBERS),
+            changes in proptest::collection::vec(
+                (
+                    proptest::sample::select(&[
+                        8, 72, 76, 80, 88, 92, 96, 100, 104, 112, 116, 120, 124, 128, 136, 152, 160, 184, 185, 186, 188,
+                        208, 256, 258, 260,
+                    ]),
+                    prop_oneof![
+                        any::<u64>(), 0_u64..32, (0_u32..64).prop_map(|bit| 1 << bit), (0_i64..64).prop_map(|n| -n as u64),
+                        0_u64..40_000
+                    ],
+                    proptest::sample::select(&[1_usize, 2, 4, 8]),
+                ),
+                1..4,
+            ),
+        ) {
+            let (member, superblock) = found(name);
+            let mut bytes = member.read(superblock.super_offset, Sectors(8));
+            for (at, value, length) in changes {
+                bytes[at..at + length].copy_from_slice(&value.to_le_bytes()[..length]);
+            }
+            let roles = superblock.roles.len();
+            let sum = checksum(&bytes, roles);
+            put(&mut bytes, CHECKSUM_AT, sum.to_le_bytes());
+            let decoded = Superblock::decode(&bytes, superblock.minor, superblock.super_offset, member.device);
+            if let Ok(decoded) = decoded {
+                check_sane(&bytes, member.device, &decoded);
+            }
+        }
+    }
 }

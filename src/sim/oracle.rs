@@ -88,7 +88,7 @@ pub struct Oracle {
     capacity: Sectors,
     grain: u32,
     sectors: CowVec<Sector, 64>,
-    /// Sectors with more than one version.
+    /// Sectors with more than one version, past ones included.
     open: Vec<u64>,
     inflight: BTreeMap<OpId, InFlight>,
     failed: BTreeSet<OpId>,
@@ -111,10 +111,12 @@ enum Kind {
     Flush,
 }
 
-/// The versions a read or a crash may still show, at least one.
 #[derive(Clone, Debug)]
 struct Sector {
+    /// The versions a read may still return, at least one.
     versions: SmallVec<[Version; 1]>,
+    /// Overwritten for every read, but a crash may bring them back.
+    past: Vec<Version>,
     /// Whether it is in the list of open sectors.
     open: bool,
     /// A read has told which of several versions the last crash left.
@@ -235,8 +237,9 @@ impl Oracle {
         let (reads_since, flushed_before) = (self.reads_since(), self.flushed_before);
         for lba in extent.range() {
             let sector = self.sectors.get_mut(lba as usize);
-            // Absent if it was seen and overwritten while in flight.
-            if let Some(version) = sector.versions.iter_mut().find(|version| version.write == op.0) {
+            let mut versions = sector.versions.iter_mut().chain(&mut sector.past);
+            // Absent if it was seen in flight, and overwritten durably.
+            if let Some(version) = versions.find(|version| version.write == op.0) {
                 change(version);
                 sector.forget(reads_since, flushed_before);
             }
@@ -287,7 +290,10 @@ impl Oracle {
         let (Kind::Flush, _) = self.returned(op) else { panic!("{op:?} is not a flush") };
         self.flushed_before = self.flushed_before.max(op.0);
         let (reads_since, flushed_before) = (self.reads_since(), self.flushed_before);
-        self.close_sectors(|sector| sector.forget(reads_since, flushed_before));
+        self.close_sectors(|sector| {
+            sector.forget(reads_since, flushed_before);
+            sector.forget_past(flushed_before);
+        });
     }
 
     /// The flush failed, which proves nothing. `earned` says whether the array may fail a sector.
@@ -414,7 +420,7 @@ impl Oracle {
         self.open.retain(|&lba| {
             let sector = sectors.get_mut(lba as usize);
             change(sector);
-            sector.open = sector.versions.len() > 1;
+            sector.open = sector.versions.len() > 1 || !sector.past.is_empty();
             sector.open
         });
     }
@@ -426,26 +432,37 @@ impl Sector {
     fn may_return(&self, version: &Version, begun: u64, now: u64) -> bool {
         let done_by = version.done_by.min(now);
         let current_after = version.current_after.max(begun);
-        self.others(version).all(|other| {
+        !self.versions.iter().any(|other| {
             let other_first = other.done_by < current_after;
             let other_later = done_by < other.current_after;
-            !(other.certain && other_first && other_later)
+            other.write != version.write && other.certain && other_first && other_later
         })
     }
 
-    /// Drops the versions that no read and no crash can show any more.
+    /// Sorts out the versions that no read can return any more: a crash may bring back some of them.
     fn forget(&mut self, reads_since: u64, flushed_before: u64) {
         if self.versions.len() == 1 {
             return;
         }
         self.infer();
-        let shows = |version: &Version| {
-            let read = || self.may_return(version, reads_since, NOT_YET);
-            read() || self.may_survive(version, flushed_before)
-        };
-        let kept: SmallVec<[Version; 1]> = self.versions.iter().copied().filter(shows).collect();
-        assert!(!kept.is_empty(), "{:?} exclude each other", self.versions);
-        self.versions = kept;
+        let mut readable = smallvec![];
+        for version in &self.versions {
+            if self.may_return(version, reads_since, NOT_YET) {
+                readable.push(*version);
+            } else if self.may_survive(version, flushed_before) {
+                self.past.push(*version);
+            }
+        }
+        assert!(!readable.is_empty(), "{:?} exclude each other", self.versions);
+        self.versions = readable;
+    }
+
+    /// Drops the past that a flush has put an end to.
+    fn forget_past(&mut self, flushed_before: u64) {
+        if !self.past.is_empty() {
+            let past = self.past.iter().filter(|version| self.may_survive(version, flushed_before));
+            self.past = past.copied().collect();
+        }
     }
 
     /// Draws conclusions, so that a version can be dropped and what it proved about others stays: of
@@ -477,13 +494,18 @@ impl Sector {
     /// Whether a crash may leave `version`: it may have happened, and no durable one must have come
     /// after it.
     fn may_survive(&self, version: &Version, flushed_before: u64) -> bool {
-        let overwritten =
-            |other: &Version| other.durable_after < flushed_before && version.done_by < other.current_after;
-        self.may_return(version, version.current_after, NOT_YET) && !self.others(version).any(overwritten)
+        let durable_later = |other: &Version| {
+            other.write != version.write
+                && other.durable_after < flushed_before
+                && version.done_by < other.current_after
+        };
+        self.may_return(version, version.current_after, NOT_YET)
+            && !self.versions.iter().chain(&self.past).any(durable_later)
     }
 
     fn crash(&mut self, now: u64, flushed_before: u64) {
-        let survivors = self.versions.iter().filter(|version| self.may_survive(version, flushed_before));
+        let versions = self.past.iter().chain(&self.versions);
+        let survivors = versions.filter(|version| self.may_survive(version, flushed_before));
         let mut left: SmallVec<[Version; 1]> = smallvec![];
         for survivor in survivors {
             if !(survivor.zero && left.iter().any(|version| version.zero)) {
@@ -497,17 +519,13 @@ impl Sector {
         }
         self.choice_made &= certain;
         self.versions = left;
-    }
-
-    fn others<'a>(&'a self, version: &Version) -> impl Iterator<Item = &'a Version> + use<'a> {
-        let write = version.write;
-        self.versions.iter().filter(move |other| other.write != write)
+        self.past = Vec::new();
     }
 }
 
 impl Default for Sector {
     fn default() -> Sector {
-        Sector { versions: smallvec![Version::INITIAL], open: false, choice_made: false }
+        Sector { versions: smallvec![Version::INITIAL], past: Vec::new(), open: false, choice_made: false }
     }
 }
 

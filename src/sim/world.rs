@@ -235,12 +235,6 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<Box<Violation>> for Failure {
-    fn from(violation: Box<Violation>) -> Failure {
-        Failure::Wrong(violation)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -350,20 +344,5 @@ mod tests {
         world.stack.bring_back(VOLUME);
         world.read_all(10).unwrap();
         assert_eq!(world.oracle.legal(Lba(0)), [crate::sim::Value::Zero], "what failed did not happen");
-    }
-
-    /// Prints what a fork with power cut and audit costs; run it with `--release -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "measures"]
-    fn crash_points_per_second() {
-        let mut world = World::new(one_disk(1, 256), unreadable);
-        let mut script = script(2, 256, 4000);
-        let mut choose = Rng::new(1, 51);
-        let began = std::time::Instant::now();
-        while world.advance(&mut script).unwrap() {
-            after_power_cut(world.clone(), CacheLoss::PerSector, &mut choose).read_all(100).unwrap();
-        }
-        let each = began.elapsed() / u32::try_from(world.events()).unwrap();
-        println!("{} crash points of 256 sectors, {each:?} each", world.events());
     }
 }
