@@ -4,7 +4,7 @@
 //! means is a device-mapper snapshot over each. An overlay is that without privileges: the original
 //! is opened read-only, every write goes to a sparse file, and `commit` or `discard` ends it.
 //!
-//! The file, not to scale below the line (P pages of map speak for 15.9 MiB of original each):
+//! The file, with P pages of map, one for each 15.9 MiB of the original:
 //!
 //! ```text
 //! 0      4 KiB    8 KiB               1 MiB + 8 KiB
@@ -184,7 +184,8 @@ pub enum OriginalChange {
     Modified,
 }
 
-/// Where an original's overlay lies unless another place is named: `NAME.overlay` beside it.
+/// Where an original's overlay lies unless another place is named: `NAME.overlay` beside it. No place
+/// for the overlay of a block device, whose directory is not on a disk.
 pub fn overlay_beside(original: &Path) -> PathBuf {
     let mut name = original.as_os_str().to_owned();
     name.push(".overlay");

@@ -610,3 +610,25 @@ fn a_full_log_makes_a_checkpoint_and_no_request_is_too_large() {
     let syncs = recorder.0.borrow().events.iter().filter(|event| matches!(event, Event::Sync)).count();
     assert!(syncs >= 4, "two checkpoints at least");
 }
+
+/// A power cut keeps the second record of the log and not the first, so neither is believed. The next
+/// process logs a record just as long as the first: the log must not lead on to the second.
+#[test]
+fn a_record_once_not_believed_is_never_believed() {
+    let sectors = 400;
+    let write = |shadow: &mut Shadow<Original, Recorder>| {
+        let bytes: Vec<u8> = (0..200).flat_map(|lba| stamped(2, lba)).collect();
+        shadow.write(Extent::new(Lba(0), Sectors(200)), &Payload::copy_of(&bytes)).unwrap();
+    };
+    let mut content = created(sectors).durable;
+    let (mut shadow, recorder) = open(content.clone(), sectors);
+    write(&mut shadow);
+    shadow.zero(Extent::new(Lba(300), Sectors(1))).unwrap();
+    let second = Layout::LOG / SECTOR_BYTES + 1;
+    content.0.insert(second, recorder.0.borrow().content.0[&second]);
+    let (mut shadow, recorder) = open(content, sectors);
+    assert_eq!(tokens(&shadow, &[0, 300]), [ORIGINAL, ORIGINAL]);
+    write(&mut shadow);
+    let (shadow, _) = open(recorder.0.borrow().content.clone(), sectors);
+    assert_eq!(tokens(&shadow, &[0, 300]), [2, ORIGINAL]);
+}
