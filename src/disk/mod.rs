@@ -2,21 +2,30 @@
 //!
 //! [`MmapBank`] is the default for image files, [`UringBank`] for block devices and honest
 //! measurements, [`FileBank`] stands in where `io_uring` is switched off, [`MemBank`] needs no files.
+//! [`OverlayBank`] reads originals that it never writes, and keeps what is written beside them. [`Fault`] is a
+//! layer over any of them that fails in chosen ways.
 
+mod fault;
 mod file;
 mod flusher;
 mod image;
 mod mem;
 mod mmap;
+mod overlay;
 mod sigbus;
 #[cfg(test)]
 mod tests;
 mod uring;
 
+pub use fault::{ArmedFault, FAULT_KINDS, Fault, FaultId, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
 pub use file::FileBank;
 pub use image::{Image, ImageError, ImageOptions, Space};
 pub use mem::MemBank;
 pub use mmap::MmapBank;
+pub use overlay::{
+    OriginalChange, OverlayBank, OverlayError, OverlayStatus, overlay_beside, overlay_commit, overlay_discard,
+    overlay_status,
+};
 pub use uring::{UringBank, UringUnavailable};
 
 /// How a bank wakes whoever waits for it.
@@ -24,4 +33,16 @@ pub trait Wakeups {
     /// Descriptors that become readable when a completion may be ready; `poll` makes them
     /// unreadable again. None, if the bank has nothing going on outside the driving thread.
     fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>>;
+}
+
+impl<B: Wakeups> Wakeups for Fault<B> {
+    fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
+        self.inner().wakeups()
+    }
+}
+
+impl Wakeups for OverlayBank {
+    fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
+        Vec::new()
+    }
 }

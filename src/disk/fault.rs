@@ -1,0 +1,926 @@
+//! Faults: a bank over a bank that breaks what passes through it, by order.
+//!
+//! Disks fail in more ways than by stopping. Sectors become unreadable until they are written again,
+//! writes are torn, lost, or land elsewhere, bits rot, a flush is a lie, an answer comes late or
+//! never. An array is as good as its behaviour under each of these, so each must be had at will, at
+//! a chosen place and moment, and again tomorrow.
+//!
+//! [`Fault`] holds a list of faults for each device of the bank below it. A request of a device
+//! without faults goes straight down. It reads no clock and draws no lots: the same faults and the
+//! same requests give the same answers, and a clone has the same future. What went down is truth:
+//! flipped bits and unreadable sectors exist only in this layer, and are gone when it is disarmed.
+//!
+//! Several faults on one request: a device that has stopped answers before all others; delays add
+//! up, flips too; of the faults that decide how a request ends, the one armed first does. A request
+//! the device would refuse anyway (beyond its end, misaligned) is left to it.
+
+mod spec;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rangemap::RangeSet;
+
+use crate::block::{
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Request, RequestId, Sectors,
+};
+
+pub use spec::{FAULT_KINDS, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
+
+/// A bank whose devices have faults. Its devices are those of the bank below.
+#[derive(Clone, Debug)]
+pub struct Fault<B> {
+    inner: B,
+    armed: Vec<ArmedFault>,
+    next_id: u64,
+    /// Requests below whose completions are not to be handed on as they come.
+    treated: BTreeMap<RequestId, Treated>,
+    /// Completions by the moment they are due; the number keeps those of one moment in order.
+    held: BTreeMap<(Instant, u64), (DeviceId, Completion)>,
+    held_total: u64,
+    /// Completions that only disarming brings back.
+    withheld: Vec<(FaultId, DeviceId, Completion)>,
+}
+
+/// An armed fault, for as long as the layer lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FaultId(pub u64);
+
+/// A fault and what it has done so far.
+#[derive(Clone, Debug)]
+pub struct ArmedFault {
+    /// Its name here.
+    pub id: FaultId,
+    /// The device that has it.
+    pub device: DeviceId,
+    /// What it is.
+    pub spec: FaultSpec,
+    /// Requests it has struck.
+    pub strikes: u64,
+    armed_at: Instant,
+    /// Requests of the device since it was armed.
+    requests: u64,
+    /// Where it still is: its range less what writes have mended.
+    sectors: RangeSet<u64>,
+    silent_until: Option<Instant>,
+}
+
+/// What becomes of one request.
+#[derive(Default)]
+struct Treatment {
+    fate: Fate,
+    timing: Timing,
+    flips: Vec<Flip>,
+    flush_lies: bool,
+}
+
+#[derive(Default)]
+enum Fate {
+    #[default]
+    Pass,
+    /// Nothing goes down; this is the answer.
+    Answer(Result<(), IoError>),
+    /// The first sectors go down; this is the answer if they succeed.
+    Torn(Sectors, Result<(), IoError>),
+    /// It goes down to another address.
+    Misdirected(Lba),
+}
+
+/// How late a completion is.
+#[derive(Clone, Copy, Default, Debug)]
+struct Timing {
+    delay: Duration,
+    silence: Option<Silence>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    by: FaultId,
+    until: Option<Instant>,
+}
+
+/// The same bits of every sector of an extent.
+#[derive(Clone, Debug)]
+struct Flip {
+    extent: Extent,
+    bits: u32,
+    seed: u64,
+    grain: u32,
+}
+
+/// A request that went down, and what its completion becomes.
+#[derive(Clone, Debug)]
+struct Treated {
+    /// What was submitted, where something else went down.
+    submitted: Option<Op>,
+    start: Lba,
+    success: Result<(), IoError>,
+    timing: Timing,
+    flips: Vec<Flip>,
+}
+
+impl<B: Bank> Fault<B> {
+    /// The bank, without faults.
+    pub fn new(inner: B) -> Fault<B> {
+        Fault {
+            inner,
+            armed: Vec::new(),
+            next_id: 0,
+            treated: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_total: 0,
+            withheld: Vec::new(),
+        }
+    }
+
+    /// The bank below.
+    pub fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    /// The bank below, to be changed without passing the faults.
+    pub fn inner_mut(&mut self) -> &mut B {
+        &mut self.inner
+    }
+
+    /// Gives `device` a fault. It concerns requests submitted from now on. Fails, and changes
+    /// nothing, where the device cannot have it.
+    pub fn arm(&mut self, device: DeviceId, spec: FaultSpec, now: Instant) -> Result<FaultId, FaultMisfit> {
+        let limits = self.inner.limits(device);
+        spec.check(&limits)?;
+        let whole = Extent::new(Lba(0), limits.capacity).range();
+        let range = spec.range.map_or(whole, Extent::range);
+        let id = FaultId(self.next_id);
+        self.next_id += 1;
+        self.armed.push(ArmedFault {
+            id,
+            device,
+            spec,
+            strikes: 0,
+            armed_at: now,
+            requests: 0,
+            sectors: (!range.is_empty()).then_some(range).into_iter().collect(),
+            silent_until: None,
+        });
+        Ok(id)
+    }
+
+    /// Takes a fault away and says what it was; `None` if it is not there. Completions it withholds
+    /// come at the next poll; those it only delays keep their time.
+    pub fn disarm(&mut self, id: FaultId) -> Option<FaultSpec> {
+        let index = self.armed.iter().position(|fault| fault.id == id)?;
+        for treated in self.treated.values_mut() {
+            treated.timing.silence.take_if(|silence| silence.by == id);
+        }
+        let (freed, still) = std::mem::take(&mut self.withheld).into_iter().partition(|(by, ..)| *by == id);
+        self.withheld = still;
+        let freed: Vec<(FaultId, DeviceId, Completion)> = freed;
+        for (_, device, completion) in freed {
+            self.hold(device, completion, Instant::START);
+        }
+        Some(self.armed.remove(index).spec)
+    }
+
+    /// Takes every fault away.
+    pub fn clear(&mut self) {
+        while let Some(fault) = self.armed.first() {
+            self.disarm(fault.id);
+        }
+    }
+
+    /// The faults in the order they were armed, spent ones too.
+    pub fn list(&self) -> &[ArmedFault] {
+        &self.armed
+    }
+
+    /// Whether `device` has a fault, spent or not.
+    pub fn is_armed(&self, device: DeviceId) -> bool {
+        self.armed.iter().any(|fault| fault.device == device)
+    }
+
+    fn hold(&mut self, device: DeviceId, completion: Completion, due: Instant) {
+        self.held.insert((due, self.held_total), (device, completion));
+        self.held_total += 1;
+    }
+
+    /// Keeps a completion that is there at `now` until its time.
+    fn finish(&mut self, device: DeviceId, completion: Completion, timing: Timing, now: Instant) {
+        let due = now + timing.delay;
+        match timing.silence {
+            None => self.hold(device, completion, due),
+            Some(Silence { until: Some(until), .. }) => self.hold(device, completion, due.max(until)),
+            Some(Silence { by, until: None }) => self.withheld.push((by, device, completion)),
+        }
+    }
+
+    fn carry_out(&mut self, device: DeviceId, request: Request, treatment: Treatment, now: Instant) {
+        let Treatment { fate, timing, flips, flush_lies } = treatment;
+        let (id, start) = (request.id, request.extent.start);
+        let (altered, success) = match fate {
+            Fate::Answer(result) => return self.finish(device, request.complete(result), timing, now),
+            Fate::Pass => (flush_lies.then(|| request.clone()), Ok(())),
+            Fate::Torn(kept, answer) => (Some(first_sectors(&request, kept)), answer),
+            Fate::Misdirected(landing) => {
+                let extent = Extent::new(landing, request.extent.length);
+                (Some(Request { id, extent, op: request.op.clone() }), Ok(()))
+            }
+        };
+        let (mut down, submitted) = match altered {
+            Some(altered) => (altered, Some(request.op)),
+            None => (request, None),
+        };
+        if flush_lies && let Op::Write(_, durability) | Op::WriteZeroes(durability) = &mut down.op {
+            *durability = Durability::Volatile;
+        }
+        if down.op.is_write() {
+            for fault in self.armed.iter_mut().filter(|fault| fault.device == device) {
+                fault.mend(down.extent, now);
+            }
+        }
+        let as_it_comes = submitted.is_none() && flips.is_empty() && timing.delay.is_zero() && timing.silence.is_none();
+        if !as_it_comes {
+            let earlier = self.treated.insert(id, Treated { submitted, start, success, timing, flips });
+            assert!(earlier.is_none(), "{id:?} is in flight twice");
+        }
+        self.inner.submit(device, down, now);
+    }
+}
+
+impl<B: Bank> Bank for Fault<B> {
+    fn limits(&self, device: DeviceId) -> Limits {
+        self.inner.limits(device)
+    }
+
+    fn submit(&mut self, device: DeviceId, request: Request, now: Instant) {
+        if !self.is_armed(device) {
+            return self.inner.submit(device, request, now);
+        }
+        let limits = self.inner.limits(device);
+        let treatment = treat(&mut self.armed, device, &request, &limits, now);
+        self.carry_out(device, request, treatment, now);
+    }
+
+    fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
+        let before = done.len();
+        self.inner.poll(now, done);
+        if !self.treated.is_empty() {
+            for (device, completion) in done.split_off(before) {
+                match self.treated.remove(&completion.id) {
+                    None => done.push((device, completion)),
+                    Some(treated) => {
+                        let timing = treated.timing;
+                        self.finish(device, treated.completion(completion), timing, now);
+                    }
+                }
+            }
+        }
+        while let Some(first) = self.held.first_entry().filter(|first| first.key().0 <= now) {
+            done.push(first.remove());
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let held = self.held.first_key_value().map(|((due, _), _)| *due);
+        [held, self.inner.next_deadline()].into_iter().flatten().min()
+    }
+}
+
+/// Decides what becomes of `request`, and counts the strikes.
+fn treat(armed: &mut [ArmedFault], device: DeviceId, request: &Request, limits: &Limits, now: Instant) -> Treatment {
+    let mut treatment = Treatment::default();
+    let mut stopped = false;
+    for fault in armed.iter_mut().filter(|fault| fault.device == device) {
+        fault.requests += 1;
+        let fatal = fault.spec.kind == FaultKind::FailStop && (fault.strikes > 0 || fault.is_touched_by(request));
+        if fatal && fault.is_live(now) {
+            fault.strikes += 1;
+            stopped = true;
+        }
+    }
+    if stopped {
+        treatment.fate = Fate::Answer(Err(IoError::Offline));
+        return treatment;
+    }
+    if limits.refuse(request).is_some() {
+        return treatment;
+    }
+    for fault in armed.iter_mut().filter(|fault| fault.device == device) {
+        if fault.is_live(now) && fault.is_touched_by(request) && fault.strike(request, limits, now, &mut treatment) {
+            fault.strikes += 1;
+        }
+    }
+    treatment
+}
+
+impl ArmedFault {
+    /// Whether its moment has come and it is not spent.
+    fn is_live(&self, now: Instant) -> bool {
+        let begun = match self.spec.trigger {
+            Trigger::Armed => true,
+            Trigger::After(wait) => now >= self.armed_at + wait,
+            Trigger::AtIo(first) => self.requests >= first,
+        };
+        let times = match self.spec.kind {
+            FaultKind::Transient(times) => Some(times),
+            _ => self.spec.times,
+        };
+        begun && times.is_none_or(|times| self.strikes < times) && self.silent_until.is_none_or(|until| now < until)
+    }
+
+    fn is_touched_by(&self, request: &Request) -> bool {
+        match request.op {
+            Op::Flush => self.spec.range.is_none(),
+            _ => !request.extent.range().is_empty() && self.sectors.overlaps(&request.extent.range()),
+        }
+    }
+
+    /// Adds what this fault does to `request`; false if it does nothing to it.
+    fn strike(&mut self, request: &Request, limits: &Limits, now: Instant, treatment: &mut Treatment) -> bool {
+        let (is_read, is_write) = (matches!(request.op, Op::Read(_)), request.op.is_write());
+        let fate = match self.spec.kind {
+            FaultKind::Latency(delay) => {
+                treatment.timing.delay += delay;
+                return true;
+            }
+            FaultKind::Hang(duration) => {
+                let first = self.silent_until.or(duration.map(|duration| now + duration));
+                self.silent_until = first;
+                treatment.timing.silence.get_or_insert(Silence { by: self.id, until: first });
+                return true;
+            }
+            FaultKind::Bitflip { bits, seed, .. } if is_read => {
+                let asked = request.extent.range();
+                let rotten = self.sectors.overlapping(&asked);
+                treatment.flips.extend(rotten.map(|sectors| {
+                    let start = sectors.start.max(request.extent.start.0);
+                    let end = sectors.end.min(request.extent.end().0);
+                    Flip { extent: Extent::new(Lba(start), Sectors(end - start)), bits, seed, grain: limits.grain }
+                }));
+                return true;
+            }
+            FaultKind::FlushLie => match request.op {
+                Op::Flush => Fate::Answer(Ok(())),
+                Op::Write(_, Durability::Fua) | Op::WriteZeroes(Durability::Fua) => {
+                    treatment.flush_lies = true;
+                    return true;
+                }
+                _ => return false,
+            },
+            FaultKind::Medium { .. } if is_read => Fate::Answer(Err(IoError::Medium)),
+            FaultKind::WriteMedium if is_write => Fate::Answer(Err(IoError::Medium)),
+            FaultKind::Transient(_) if is_read || is_write => Fate::Answer(Err(IoError::Medium)),
+            FaultKind::Torn(kept) if is_write => torn(request, kept, limits, Err(IoError::Medium)),
+            FaultKind::TornSilent(kept) if is_write => torn(request, kept, limits, Ok(())),
+            FaultKind::Lost if is_write => Fate::Answer(Ok(())),
+            FaultKind::Misdirected(distance) if is_write => misdirected(request, distance, limits),
+            FaultKind::ReadOnly if is_write => Fate::Answer(Err(IoError::ReadOnly)),
+            _ => return false,
+        };
+        let decides = matches!(treatment.fate, Fate::Pass) && !matches!(fate, Fate::Pass);
+        if decides {
+            treatment.fate = fate;
+        }
+        decides
+    }
+
+    /// A write stored `extent` anew.
+    fn mend(&mut self, extent: Extent, now: Instant) {
+        if self.spec.kind.is_mended_by_writes() && self.is_live(now) && !extent.range().is_empty() {
+            self.sectors.remove(extent.range());
+        }
+    }
+}
+
+fn torn(request: &Request, kept: Sectors, limits: &Limits, answer: Result<(), IoError>) -> Fate {
+    let kept = kept.round_down(limits.logical_block);
+    match kept {
+        _ if kept >= request.extent.length => Fate::Pass,
+        Sectors::ZERO => Fate::Answer(answer),
+        _ => Fate::Torn(kept, answer),
+    }
+}
+
+fn misdirected(request: &Request, distance: i64, limits: &Limits) -> Fate {
+    let last_start = limits.capacity - request.extent.length;
+    match request.extent.start.0.checked_add_signed(distance) {
+        Some(landing) if landing <= last_start.0 => Fate::Misdirected(Lba(landing)),
+        _ => Fate::Answer(Ok(())),
+    }
+}
+
+/// The part of a write that a torn one stores.
+fn first_sectors(request: &Request, kept: Sectors) -> Request {
+    let op = match (&request.op, request.grain()) {
+        (Op::Write(payload, durability), Some(grain)) => Op::Write(payload.cut(0..kept.at_grain(grain)), *durability),
+        (other, _) => other.clone(),
+    };
+    Request::new(request.id, Extent::new(request.extent.start, kept), op)
+}
+
+impl Treated {
+    /// What the completion from below is to its submitter.
+    fn completion(self, mut below: Completion) -> Completion {
+        if let Some(submitted) = self.submitted {
+            below.op = submitted;
+        }
+        if below.result.is_ok() {
+            below.result = self.success;
+            if let Op::Read(buf) = &mut below.op {
+                for flip in &self.flips {
+                    flip.apply(buf, self.start);
+                }
+            }
+        }
+        below
+    }
+}
+
+impl Flip {
+    /// Flips the bits in a buffer whose first sector is `start`.
+    fn apply(&self, buf: &mut Buf, start: Lba) {
+        let sector_bits = u64::from(self.grain) * 8;
+        for lba in self.extent.range() {
+            let first = scrambled(self.seed, lba) % sector_bits;
+            for bit in 0..u64::from(self.bits) {
+                flip_bit(buf, (lba - start.0) * sector_bits + (first + bit) % sector_bits);
+            }
+        }
+    }
+}
+
+fn flip_bit(buf: &mut Buf, bit: u64) {
+    let mut byte = (bit / 8) as usize;
+    for part in buf.parts_mut() {
+        match part.get_mut(byte) {
+            Some(found) => return *found ^= 1 << (bit % 8),
+            None => byte -= part.len(),
+        }
+    }
+}
+
+/// A number that follows from both and looks like neither: splitmix64's finalizer (Steele, Lea and
+/// Flood, "Fast splittable pseudorandom number generators", 2014).
+fn scrambled(seed: u64, lba: u64) -> u64 {
+    let mut z = seed.wrapping_add(lba.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::{Rng, SeedableRng};
+
+    use super::*;
+    use crate::block::Payload;
+    use crate::disk::MemBank;
+
+    const DISK: DeviceId = DeviceId(0);
+    const SECTORS: u64 = 64;
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::START + Duration::from_millis(milliseconds)
+    }
+
+    fn extent(start: u64, length: u64) -> Extent {
+        Extent::new(Lba(start), Sectors(length))
+    }
+
+    /// Two disks with faults, asked one request at a time.
+    #[derive(Clone)]
+    struct Rig {
+        bank: Fault<MemBank>,
+        now: Instant,
+        next_id: u64,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            let mut disks = MemBank::new();
+            disks.add(Limits::of_disk(Sectors(SECTORS)));
+            disks.add(Limits::of_disk(Sectors(SECTORS)));
+            Rig { bank: Fault::new(disks), now: Instant::START, next_id: 0 }
+        }
+
+        fn with(fault: &str) -> Rig {
+            let mut rig = Rig::new();
+            rig.arm(fault);
+            rig
+        }
+
+        fn arm(&mut self, fault: &str) -> FaultId {
+            self.bank.arm(DISK, fault.parse().unwrap(), self.now).unwrap()
+        }
+
+        fn submit(&mut self, device: DeviceId, extent: Extent, op: Op) -> RequestId {
+            let id = RequestId(self.next_id);
+            self.next_id += 1;
+            self.bank.submit(device, Request { id, extent, op }, self.now);
+            id
+        }
+
+        fn poll(&mut self) -> Vec<Completion> {
+            let mut done = Vec::new();
+            self.bank.poll(self.now, &mut done);
+            done.into_iter().map(|(_, completion)| completion).collect()
+        }
+
+        fn run(&mut self, device: DeviceId, extent: Extent, op: Op) -> Completion {
+            let id = self.submit(device, extent, op);
+            let mut done = self.poll();
+            assert_eq!(done.len(), 1, "one completion per request");
+            assert_eq!(done[0].id, id);
+            done.remove(0)
+        }
+
+        fn write(&mut self, start: u64, length: u64, byte: u8) -> Result<(), IoError> {
+            let payload = Payload::copy_of(&vec![byte; (length * 512) as usize]);
+            let done = self.run(DISK, extent(start, length), Op::Write(payload.clone(), Durability::Volatile));
+            let Op::Write(back, Durability::Volatile) = done.op else { panic!("a write comes back as a write") };
+            assert_eq!(back, payload);
+            done.result
+        }
+
+        fn read(&mut self, start: u64, length: u64) -> Result<Vec<u8>, IoError> {
+            let done = self.run(DISK, extent(start, length), Op::Read(Buf::zeroed((length * 512) as usize)));
+            let Op::Read(buf) = done.op else { panic!("a read comes back as a read") };
+            done.result.map(|()| buf.to_vec())
+        }
+
+        fn flush(&mut self) -> Result<(), IoError> {
+            self.run(DISK, extent(0, 0), Op::Flush).result
+        }
+
+        /// First byte of each sector below the faults.
+        fn stored(&self) -> Vec<u8> {
+            self.bank.inner().bytes(DISK).chunks(512).map(|sector| sector[0]).collect()
+        }
+    }
+
+    #[test]
+    fn a_device_without_faults_is_not_touched_by_those_of_another() {
+        let mut rig = Rig::with("fail-stop");
+        let other = DeviceId(1);
+        assert_eq!(rig.run(other, extent(0, 1), Op::Read(Buf::zeroed(512))).result, Ok(()));
+        assert_eq!(rig.read(0, 1), Err(IoError::Offline));
+        assert!(rig.bank.is_armed(DISK) && !rig.bank.is_armed(other));
+    }
+
+    #[test]
+    fn a_late_completion_comes_when_it_is_due_and_the_deadline_says_so() {
+        let mut rig = Rig::with("latency=10ms");
+        rig.submit(DISK, extent(0, 0), Op::Flush);
+        assert!(rig.poll().is_empty());
+        assert_eq!(rig.bank.next_deadline(), Some(at(10)));
+        rig.now = at(9);
+        assert!(rig.poll().is_empty());
+        rig.now = at(10);
+        assert_eq!(rig.poll().len(), 1);
+        assert_eq!((rig.poll().len(), rig.bank.next_deadline()), (0, None));
+    }
+
+    #[test]
+    fn delays_add_up_and_outlive_their_fault() {
+        let mut rig = Rig::with("latency=10ms");
+        let second = rig.arm("latency=5ms");
+        rig.submit(DISK, extent(0, 0), Op::Flush);
+        assert!(rig.poll().is_empty());
+        rig.bank.disarm(second);
+        assert_eq!(rig.bank.next_deadline(), Some(at(15)));
+    }
+
+    #[test]
+    fn an_unreadable_sector_fails_the_whole_read_until_it_is_written() {
+        let mut rig = Rig::with("medium --range 2K..3K");
+        assert_eq!(rig.read(0, 8), Err(IoError::Medium));
+        assert!(rig.read(0, 4).is_ok() && rig.read(6, 2).is_ok());
+        assert_eq!(rig.write(5, 1, 7), Ok(()));
+        assert_eq!(rig.read(4, 2), Err(IoError::Medium));
+        assert_eq!(rig.read(5, 1).unwrap()[0], 7);
+        rig.run(DISK, extent(4, 1), Op::WriteZeroes(Durability::Volatile));
+        assert!(rig.read(0, 8).is_ok());
+    }
+
+    #[test]
+    fn a_sticky_unreadable_sector_stays_unreadable() {
+        let mut rig = Rig::with("medium=sticky --range 2K..3K");
+        assert_eq!(rig.write(0, 8, 7), Ok(()));
+        assert_eq!(rig.read(4, 1), Err(IoError::Medium));
+    }
+
+    #[test]
+    fn a_failed_write_stores_nothing_and_mends_nothing() {
+        let mut rig = Rig::with("write-medium --range 0..1K");
+        rig.arm("medium");
+        assert_eq!(rig.write(1, 3, 7), Err(IoError::Medium));
+        assert_eq!(rig.stored(), vec![0; SECTORS as usize]);
+        assert_eq!(rig.read(2, 1), Err(IoError::Medium));
+    }
+
+    #[test]
+    fn a_transient_error_is_gone_after_its_count() {
+        let mut rig = Rig::with("transient=2 --range 0..4K");
+        assert!(rig.read(8, 1).is_ok());
+        assert_eq!(rig.read(0, 1), Err(IoError::Medium));
+        assert_eq!(rig.write(7, 2, 1), Err(IoError::Medium));
+        assert!(rig.read(0, 1).is_ok());
+    }
+
+    #[test]
+    fn a_torn_write_stores_its_first_sectors_and_fails() {
+        let mut rig = Rig::with("torn=2");
+        assert_eq!(rig.write(4, 4, 7), Err(IoError::Medium));
+        assert_eq!(rig.stored()[..8], [0, 0, 0, 0, 7, 7, 0, 0]);
+        assert_eq!(rig.write(4, 2, 9), Ok(()), "short enough to be stored");
+        assert_eq!(rig.bank.list()[0].strikes, 1);
+        let zeroes = rig.run(DISK, extent(4, 4), Op::WriteZeroes(Durability::Fua));
+        assert_eq!((zeroes.result, rig.stored()[4]), (Err(IoError::Medium), 0));
+    }
+
+    #[test]
+    fn a_silently_torn_write_is_said_to_have_succeeded() {
+        let mut rig = Rig::with("torn-silent=1 --times 1");
+        assert_eq!((rig.write(0, 3, 7), rig.stored()[..3].to_vec()), (Ok(()), vec![7, 0, 0]));
+        let mut rig = Rig::with("torn-silent=0");
+        assert_eq!((rig.write(0, 3, 7), rig.stored()[..3].to_vec()), (Ok(()), vec![0, 0, 0]));
+    }
+
+    #[test]
+    fn a_tear_is_at_a_logical_block() {
+        let limits = Limits { logical_block: Sectors(8), ..Limits::of_disk(Sectors(SECTORS)) };
+        let mut disks = MemBank::new();
+        disks.add(limits);
+        let mut rig = Rig { bank: Fault::new(disks), now: Instant::START, next_id: 0 };
+        rig.arm("torn=15");
+        assert_eq!(rig.write(0, 16, 7), Err(IoError::Medium));
+        assert_eq!(rig.stored()[6..10], [7, 7, 0, 0]);
+    }
+
+    #[test]
+    fn a_lost_write_is_acknowledged_and_not_stored() {
+        let mut rig = Rig::with("lost --at-io 2 --times 1");
+        let results = [rig.write(0, 1, 1), rig.write(1, 1, 2), rig.write(2, 1, 3)];
+        assert_eq!((results, rig.stored()[..3].to_vec()), ([Ok(()); 3], vec![1, 0, 3]));
+    }
+
+    #[test]
+    fn a_misdirected_write_lands_elsewhere_or_nowhere() {
+        let mut rig = Rig::with("misdirected=-4");
+        assert_eq!(rig.write(6, 2, 7), Ok(()));
+        assert_eq!(rig.stored()[..8], [0, 0, 7, 7, 0, 0, 0, 0]);
+        assert_eq!(rig.write(3, 1, 9), Ok(()));
+        assert!(!rig.stored().contains(&9));
+        let mut rig = Rig::with("misdirected=4");
+        assert_eq!(rig.write(SECTORS - 5, 2, 7), Ok(()));
+        assert!(!rig.stored().contains(&7));
+        assert_eq!(rig.write(SECTORS - 6, 2, 8), Ok(()));
+        assert_eq!(rig.stored()[SECTORS as usize - 2..], [8, 8]);
+    }
+
+    #[test]
+    fn rotten_sectors_read_with_the_same_bits_flipped_until_they_are_written() {
+        let mut rig = Rig::with("bitflip=3,seed=5 --range 1K..3K");
+        let flipped = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
+        let first = rig.read(0, 8).unwrap();
+        assert_eq!(first.chunks(512).map(flipped).collect::<Vec<_>>(), [0, 0, 3, 3, 3, 3, 0, 0]);
+        assert_eq!(rig.read(1, 4).unwrap(), first[512..2560], "the place depends on the sector, not on the request");
+        assert_eq!(rig.write(3, 1, 0), Ok(()));
+        assert_eq!(rig.read(0, 8).unwrap().chunks(512).map(flipped).collect::<Vec<_>>(), [0, 0, 3, 0, 3, 3, 0, 0]);
+        rig.bank.clear();
+        assert_eq!(flipped(&rig.read(0, 8).unwrap()), 0);
+    }
+
+    #[test]
+    fn bits_are_flipped_wherever_the_buffer_is_split() {
+        let mut whole = Rig::with("bitflip=9,seed=1,sticky");
+        let mut split = whole.clone();
+        let mut buf = Buf::zeroed(100);
+        buf.append(Buf::zeroed(1024 - 100));
+        let Op::Read(buf) = split.run(DISK, extent(3, 2), Op::Read(buf)).op else { panic!("a read comes back") };
+        assert_eq!(buf.to_vec(), whole.read(3, 2).unwrap());
+    }
+
+    #[test]
+    fn a_stopped_device_answers_offline_to_everything_from_the_fatal_touch_on() {
+        let mut rig = Rig::with("medium");
+        rig.arm("fail-stop --range 0..512");
+        assert_eq!(rig.flush(), Ok(()));
+        assert_eq!(rig.read(1, 1), Err(IoError::Medium));
+        assert_eq!(rig.read(0, 1), Err(IoError::Offline));
+        assert_eq!((rig.read(1, 1), rig.flush()), (Err(IoError::Offline), Err(IoError::Offline)));
+        assert_eq!(rig.write(5, 1, 1), Err(IoError::Offline));
+    }
+
+    /// The bank below keeps the requests it was given.
+    #[derive(Clone, Default)]
+    struct Witness(Vec<Request>);
+
+    impl Bank for Witness {
+        fn limits(&self, _device: DeviceId) -> Limits {
+            Limits::of_disk(Sectors(SECTORS))
+        }
+        fn submit(&mut self, _device: DeviceId, request: Request, _now: Instant) {
+            self.0.push(request);
+        }
+        fn poll(&mut self, _now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
+            done.extend(self.0.drain(..).map(|request| (DISK, request.complete(Ok(())))));
+        }
+        fn next_deadline(&self) -> Option<Instant> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_lying_flush_is_not_passed_down_and_no_write_is_made_durable() {
+        let mut bank = Fault::new(Witness::default());
+        bank.arm(DISK, FaultKind::FlushLie.into(), Instant::START).unwrap();
+        bank.submit(DISK, Request::flush(RequestId(0)), Instant::START);
+        let fua = Op::Write(Payload::zeroes(512), Durability::Fua);
+        bank.submit(DISK, Request::new(RequestId(1), extent(0, 1), fua), Instant::START);
+        assert!(matches!(bank.inner().0[..], [Request { op: Op::Write(_, Durability::Volatile), .. }]));
+        let mut done = Vec::new();
+        bank.poll(Instant::START, &mut done);
+        assert!(done.iter().all(|(_, completion)| completion.result.is_ok()));
+        assert_eq!(done.len(), 2);
+        assert!(done.iter().any(|(_, completion)| matches!(completion.op, Op::Write(_, Durability::Fua))));
+    }
+
+    #[test]
+    fn a_hanging_request_is_carried_out_and_answered_when_the_fault_is_disarmed() {
+        let mut rig = Rig::with("hang --times 1");
+        let hung = rig.submit(DISK, extent(0, 1), Op::Write(Payload::copy_of(&[7; 512]), Durability::Volatile));
+        rig.now = at(1_000_000);
+        assert!(rig.poll().is_empty());
+        assert_eq!((rig.bank.next_deadline(), rig.stored()[0]), (None, 7));
+        assert_eq!(rig.flush(), Ok(()), "only one was to hang");
+        rig.bank.disarm(rig.bank.list()[0].id);
+        assert_eq!(rig.bank.next_deadline(), Some(Instant::START));
+        assert_eq!(rig.poll().iter().map(|completion| completion.id).collect::<Vec<_>>(), [hung]);
+    }
+
+    #[test]
+    fn a_device_silent_for_a_while_answers_all_at_once() {
+        let mut rig = Rig::with("hang=30ms --after 5ms");
+        assert_eq!(rig.flush(), Ok(()));
+        for moment in [5, 20, 34] {
+            rig.now = at(moment);
+            rig.submit(DISK, extent(0, 0), Op::Flush);
+            assert!(rig.poll().is_empty());
+            assert_eq!(rig.bank.next_deadline(), Some(at(35)));
+        }
+        rig.now = at(35);
+        assert_eq!(rig.poll().len(), 3);
+        assert_eq!(rig.flush(), Ok(()), "it happens once");
+    }
+
+    #[test]
+    fn a_read_only_device_refuses_writes_and_serves_reads() {
+        let mut rig = Rig::with("read-only");
+        assert_eq!(rig.write(0, 1, 1), Err(IoError::ReadOnly));
+        assert!(rig.read(0, 1).is_ok() && rig.flush().is_ok());
+    }
+
+    #[test]
+    fn a_request_the_device_refuses_is_not_acknowledged_by_a_fault() {
+        let mut rig = Rig::with("lost");
+        assert_eq!(rig.write(SECTORS - 1, 2, 7), Err(IoError::OutOfRange));
+    }
+
+    #[test]
+    fn faults_are_listed_in_order_and_a_disarmed_one_is_gone() {
+        let mut rig = Rig::with("lost");
+        let second = rig.arm("read-only");
+        rig.arm("medium");
+        assert_eq!(rig.bank.disarm(second), Some(FaultKind::ReadOnly.into()));
+        assert_eq!(rig.bank.disarm(second), None);
+        let names: Vec<_> = rig.bank.list().iter().map(|fault| fault.spec.kind.name()).collect();
+        assert_eq!(names, ["lost", "medium"]);
+    }
+
+    /// Random operations under random detected faults, one at a time, beside an array of bytes that
+    /// changes as the documentation of each kind says.
+    #[test]
+    fn under_detected_faults_every_answer_is_right_or_an_error() {
+        let detected = ["medium", "write-medium", "transient=2", "torn=3", "read-only", "latency=1ms", "torn=0"];
+        for seed in 0..200 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut below = move |limit: usize| rng.next_u64() as usize % limit;
+            let mut rig = Rig::new();
+            let mut model = vec![0_u8; SECTORS as usize];
+            for step in 0..60_u8 {
+                if below(4) == 0 {
+                    let start = below(SECTORS as usize) as u64;
+                    let range = extent(start, 1 + below((SECTORS - start) as usize) as u64);
+                    let kind = detected[below(detected.len())].parse().unwrap();
+                    rig.bank.arm(DISK, FaultSpec::new(kind).range(range), rig.now).unwrap();
+                    if below(3) == 0 {
+                        rig.bank.disarm(rig.bank.list()[0].id);
+                    }
+                }
+                let start = below(SECTORS as usize);
+                let length = 1 + below((SECTORS as usize - start).min(8));
+                let extent = extent(start as u64, length as u64);
+                let op = match below(3) {
+                    0 => Op::Read(Buf::zeroed(length * 512)),
+                    1 => Op::Write(Payload::copy_of(&vec![step; length * 512]), Durability::Volatile),
+                    _ => Op::Discard,
+                };
+                let stored = rig.stored();
+                rig.submit(DISK, extent, op);
+                let done = loop {
+                    match rig.poll().pop() {
+                        Some(done) => break done,
+                        None => rig.now = rig.bank.next_deadline().expect("a delayed completion has a deadline"),
+                    }
+                };
+                match (&done.op, done.result) {
+                    (Op::Read(buf), Ok(())) => {
+                        let bytes: Vec<u8> = buf.to_vec().chunks(512).map(|sector| sector[0]).collect();
+                        assert_eq!(bytes, model[start..start + length], "seed {seed}, step {step}");
+                    }
+                    (Op::Write(..), Ok(())) => model[start..start + length].fill(step),
+                    (Op::Discard, Ok(())) => model[start..start + length].fill(0),
+                    (_, Err(error)) => {
+                        assert!(matches!(error, IoError::Medium | IoError::ReadOnly), "seed {seed}, step {step}");
+                        let now = rig.stored();
+                        let torn = start + length.min(3);
+                        for (i, (now, before)) in now.iter().zip(&stored).enumerate() {
+                            let written = matches!(done.op, Op::Write(..)).then_some(step).unwrap_or_default();
+                            let may_change = (start..torn).contains(&i) && !matches!(done.op, Op::Read(_));
+                            assert!(now == before || may_change && *now == written, "seed {seed}, step {step}");
+                        }
+                        model = now;
+                    }
+                    (other, Ok(())) => panic!("{} was not submitted", other.name()),
+                }
+                assert_eq!(rig.stored(), model, "seed {seed}, step {step}");
+            }
+        }
+    }
+
+    /// Many requests in flight under every kind of fault, cloned midway: both worlds finish alike, and
+    /// every request comes back once, as what it was.
+    #[test]
+    fn every_request_comes_back_once_and_a_clone_has_the_same_future() {
+        let kinds = [
+            "latency=3ms",
+            "medium",
+            "write-medium",
+            "transient=2",
+            "torn=1",
+            "torn-silent=2",
+            "lost",
+            "misdirected=5",
+            "bitflip=2,seed=3",
+            "fail-stop",
+            "flush-lie",
+            "hang",
+            "hang=4ms",
+            "read-only",
+        ];
+        for seed in 0..200 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut below = move |limit: u64| rng.next_u64() % limit;
+            let mut rig = Rig::new();
+            let mut submitted = Vec::new();
+            let mut done = Vec::new();
+            for _ in 0..40 {
+                if below(3) == 0 {
+                    let kind = kinds[below(kinds.len() as u64) as usize].parse().unwrap();
+                    let trigger = [Trigger::Armed, Trigger::AtIo(3), Trigger::After(Duration::from_millis(2))];
+                    let spec = FaultSpec::new(kind).trigger(trigger[below(3) as usize]);
+                    let counted = matches!(kind, FaultKind::Transient(_));
+                    let spec = if counted { spec } else { spec.times(1 + below(4)) };
+                    rig.bank.arm(DISK, spec, rig.now).unwrap();
+                }
+                let start = below(SECTORS - 4);
+                let (extent, op) = match below(4) {
+                    0 => (extent(start, 4), Op::Read(Buf::zeroed(2048))),
+                    1 => (extent(start, 4), Op::Write(Payload::copy_of(&[1; 2048]), Durability::Fua)),
+                    2 => (extent(start, 4), Op::WriteZeroes(Durability::Volatile)),
+                    _ => (extent(0, 0), Op::Flush),
+                };
+                let name = op.name();
+                submitted.push((rig.submit(DISK, extent, op), name));
+                if below(2) == 0 {
+                    rig.now = rig.now + Duration::from_millis(1);
+                    done.extend(rig.poll());
+                }
+            }
+            let finish = |mut rig: Rig, mut done: Vec<Completion>| {
+                rig.bank.clear();
+                while let Some(due) = rig.bank.next_deadline() {
+                    rig.now = rig.now.max(due);
+                    done.extend(rig.poll());
+                }
+                done.iter().map(|done| (done.id, done.op.name(), done.result)).collect::<Vec<_>>()
+            };
+            let fates = finish(rig.clone(), done.clone());
+            assert_eq!(fates, finish(rig, done), "seed {seed}");
+            let mut came_back: Vec<_> = fates.iter().map(|(id, name, _)| (*id, *name)).collect();
+            came_back.sort_unstable();
+            assert_eq!(came_back, submitted, "seed {seed}");
+        }
+    }
+}
