@@ -1,3 +1,5 @@
 //! Benchmarks: workloads, runner, report.
 
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
 pub mod parity;

@@ -5,6 +5,8 @@
 //! [`OverlayBank`] reads originals that it never writes, and keeps what is written beside them. [`Fault`] is a
 //! layer over any of them that fails in chosen ways.
 
+#![allow(clippy::disallowed_methods, reason = "helper threads flush, and tests wait for them")]
+
 mod fault;
 mod file;
 mod flusher;
@@ -35,7 +37,7 @@ pub trait Wakeups {
     fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>>;
 }
 
-impl<B: Wakeups> Wakeups for Fault<B> {
+impl<B: crate::block::Bank + Wakeups> Wakeups for Fault<B> {
     fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
         self.inner().wakeups()
     }

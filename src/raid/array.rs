@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::band::{self, Band, Cargo, Content, Cut, Phase, Purpose, Waiter, Waiting};
 use super::control::{Control, Event, Start};
-use super::geometry::{Geometry, StripeIndex};
+use super::geometry::Geometry;
 use super::locks::{Access, Locks};
 use super::member::Members;
 use super::plan::Intent;
@@ -176,10 +176,10 @@ impl<B: Bank> Array<B> {
         if failed && (request.op.is_write() || matches!(request.op, Op::Flush)) { Err(IoError::Offline) } else { Ok(()) }
     }
 
-    fn submit_flush(&mut self, request: Request) {
+    fn submit_flush(&mut self, id: RequestId) {
         let devices = self.control.members.serving();
         let entry = UserRequest {
-            id: request.id,
+            id,
             op: Op::Flush,
             pieces: SmallVec::new(),
             outstanding: devices.len(),
@@ -423,10 +423,6 @@ impl<B: Bank> Array<B> {
     pub(super) fn logical_block(&self) -> Sectors {
         self.limits.logical_block
     }
-
-    pub(super) fn new_band(&self, purpose: Purpose, intent: Intent, index: StripeIndex, rows: std::ops::Range<u64>) -> Band {
-        Band::new(purpose, intent, index, self.geometry.stripe(index), rows)
-    }
 }
 
 impl<B: Bank> Bank for Array<B> {
@@ -445,7 +441,7 @@ impl<B: Bank> Bank for Array<B> {
         }
         let Request { id, extent, op } = request;
         match op {
-            Op::Flush => self.submit_flush(Request::flush(id)),
+            Op::Flush => self.submit_flush(id),
             Op::Read(buf) => self.submit_read(id, extent, buf),
             Op::Write(..) | Op::WriteZeroes(_) | Op::Discard => self.submit_write(id, extent, op),
         }

@@ -515,8 +515,7 @@ fn member_of(
             Some(bitmap) if recovery.by_bitmap => {
                 stale_by_bitmap(geometry, bitmap, slot, recovery.offset.0)
             }
-            _ if recovery.offset.0 < used => RangeSet::from_iter([recovery.offset.0..used]),
-            _ => RangeSet::new(),
+            _ => one_range(recovery.offset.0..used),
         };
         member.begin_filling(stale, recovery.by_bitmap && bitmap.is_some());
     } else if matches!(place, Place::Replacement(_)) {
@@ -524,6 +523,15 @@ fn member_of(
         member.begin_filling(RangeSet::new(), false);
     }
     member
+}
+
+/// The set of the numbers in `range`, which may be empty.
+pub(super) fn one_range(range: std::ops::Range<u64>) -> RangeSet<u64> {
+    let mut set = RangeSet::new();
+    if !range.is_empty() {
+        set.insert(range);
+    }
+    set
 }
 
 /// The member data sectors of a slot, from `from` on, that lie in regions the bitmap names.

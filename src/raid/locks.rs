@@ -91,9 +91,9 @@ mod tests {
         assert!(!locks.acquire(stripe, 6..8, Access::Shared, 4));
         assert!(locks.acquire(stripe, 8..12, Access::Shared, 5));
         assert!(locks.acquire(StripeIndex(4), 0..128, Access::Exclusive, 6));
-        let mut granted = Vec::new();
+        let mut granted: Vec<usize> = Vec::new();
         locks.release(stripe, 1, &mut granted);
-        assert_eq!(granted, []);
+        assert!(granted.is_empty());
         locks.release(stripe, 2, &mut granted);
         assert_eq!(granted, [3]);
         locks.release(stripe, 3, &mut granted);

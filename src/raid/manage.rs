@@ -1,10 +1,9 @@
 //! Who takes part: fail, remove, add, re-add, replace, and spares that step in by themselves.
 
-use rangemap::RangeSet;
 use thiserror::Error;
 
 use super::array::Array;
-use super::assemble::{Candidate, stale_by_bitmap};
+use super::assemble::{Candidate, one_range, stale_by_bitmap};
 use super::control::Event;
 use super::geometry::Slot;
 use super::member::{Member, Place};
@@ -210,7 +209,7 @@ impl<B: Bank> Array<B> {
         let used = self.geometry.member_used(slot).0;
         self.control.members.move_to(device, place);
         let member = self.control.members.get_mut(device).expect("it was just moved");
-        member.begin_filling(RangeSet::from_iter([0..used]), false);
+        member.begin_filling(one_range(0..used), false);
         self.control.note(Event::RebuildStarted(device));
         self.control.announce();
         self.sync.reconsider();

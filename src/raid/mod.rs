@@ -34,7 +34,10 @@ pub mod plan;
 pub mod probe;
 pub mod set;
 pub mod superblock;
+mod superblock_fields;
 pub mod sync;
+#[cfg(test)]
+mod tests;
 pub mod write_intent;
 
 pub use array::{Array, VOLUME};

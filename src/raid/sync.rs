@@ -522,7 +522,7 @@ impl<B: Bank> Array<B> {
         self.sync.rate_done += band.height().bytes();
         let passed = self.now.since(self.sync.rate_since);
         if passed >= RATE_WINDOW {
-            self.sync.rate = (self.sync.rate_done as u128 * 1_000_000_000 / passed.as_nanos()) as u64;
+            self.sync.rate = (u128::from(self.sync.rate_done) * 1_000_000_000 / passed.as_nanos()) as u64;
             self.sync.rate_done = 0;
             self.sync.rate_since = self.now;
         }
