@@ -1,0 +1,627 @@
+//! A series: several subjects through the same workloads, side by side.
+//!
+//! Load from outside, heat and write-back drift over minutes. Subjects are therefore interleaved, A B
+//! C A B C: every repetition visits all workloads, and for each workload all subjects one after the
+//! other, beginning with another one each time. Medians are taken over repetitions, ratios to the
+//! raw file within a repetition.
+//!
+//! Everything is bounded by time, not by work. When filling the subjects took long, the measured
+//! times shrink; when time is up nevertheless, the series ends where it is and says so.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+use super::report::{Cell, Latency, Rebuild, Repetition, Spread, State, SubjectFacts};
+use super::runner::{new_histogram, per_second};
+use super::{Budget, Clock, Cost, Disturbance, Driven, Meter, Mix, Offsets, PayloadPool, Shape, Workload, fill, run_cell};
+use crate::block::{Instant, IoError, Sectors};
+
+/// What is compared: an array, or the raw file.
+pub trait Subject: Driven {
+    /// A short name, such as `RAID5`; different for each subject of a series.
+    fn name(&self) -> String;
+
+    /// What it is made of, in a few words: `4 disks, 64K chunk, left-symmetric`.
+    fn description(&self) -> String;
+
+    /// How it lays data over its members.
+    fn shape(&self) -> Shape;
+
+    /// What its members were given so far; `None` if nobody counts.
+    fn traffic(&self) -> Option<Traffic>;
+
+    /// Fails one member. Called only on subjects that tolerate it, and only while none is missing.
+    ///
+    /// # Errors
+    /// What kept the member from being failed; the series ends.
+    fn degrade(&mut self) -> io::Result<()>;
+
+    /// Gives the array a new member and recovers it, as fast as it goes, until done, `longest` has
+    /// passed or `stop` is set. Called only after `degrade`.
+    ///
+    /// # Errors
+    /// What kept the array from recovering; the series ends.
+    fn recover(&mut self, longest: Duration, stop: &AtomicBool) -> io::Result<Recovery>;
+}
+
+/// Write requests and bytes that members were given, metadata included.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Traffic {
+    /// Requests, or stores where members are written through windows.
+    pub writes: u64,
+    /// Bytes.
+    pub bytes_written: u64,
+}
+
+/// A recovery, or the part of one that time allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// Written to the new member.
+    pub bytes: u64,
+    /// How long that took.
+    pub elapsed: Duration,
+    /// Whether the array is whole again.
+    pub complete: bool,
+}
+
+/// What a series does, and in what time.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Plan {
+    /// With all members in sync.
+    pub workloads: Vec<Workload>,
+    /// With one member missing, on subjects that bear it; may be empty.
+    pub degraded: Vec<Workload>,
+    /// Whether to recover.
+    pub recovery: bool,
+    /// Repetitions of everything.
+    pub reps: u32,
+    /// Of each repetition, not measured.
+    pub warmup: Duration,
+    /// Of each repetition, measured.
+    pub measure: Duration,
+    /// The most time one subject is filled with data.
+    pub fill_limit: Duration,
+    /// The most time one recovery is given.
+    pub recovery_limit: Duration,
+    /// When the series ends, done or not.
+    pub limit: Duration,
+    /// Chooses offsets and data.
+    pub seed: u64,
+}
+
+impl Plan {
+    /// The default workloads, degraded reads and recovery, in 80 seconds at most.
+    pub fn defaults(seed: u64) -> Plan {
+        Plan {
+            workloads: Workload::defaults(),
+            degraded: Workload::degraded_defaults(),
+            recovery: true,
+            reps: 5,
+            warmup: Duration::from_millis(20),
+            measure: Duration::from_millis(180),
+            fill_limit: Duration::from_secs(2),
+            recovery_limit: Duration::from_millis(400),
+            limit: Duration::from_secs(80),
+            seed,
+        }
+    }
+
+    /// The longest a series over subjects of these shapes takes, if that is below the limit.
+    pub fn estimate(&self, shapes: &[Shape]) -> Duration {
+        let redundant = shapes.iter().filter(|shape| shape.failures_tolerated() > 0).count();
+        let single = shapes.iter().filter(|shape| **shape == Shape::Single).count();
+        let optimal = shapes.len() * self.workloads.len() + single * self.yardsticks().len();
+        let fill = self.fill_limit * shapes.len() as u32;
+        (fill + self.time_of_cells(optimal) + self.time_after_optimal(redundant)).min(self.limit)
+    }
+
+    fn time_of_cells(&self, cells: usize) -> Duration {
+        (self.warmup + self.measure) * cells as u32 * self.reps
+    }
+
+    fn time_after_optimal(&self, redundant: usize) -> Duration {
+        let recoveries = if self.recovery { self.recovery_limit * redundant as u32 * self.reps } else { Duration::ZERO };
+        self.time_of_cells(redundant * self.degraded.len()) + recoveries
+    }
+
+    /// What the raw file is asked besides the workloads, so that theory has its read and write
+    /// times for each of them.
+    fn yardsticks(&self) -> Vec<Workload> {
+        let sequential = self.recovery.then(|| Workload::sequential(Mix::Read));
+        let mut needed = Vec::new();
+        for workload in self.workloads.iter().chain(&self.degraded).copied().chain(sequential) {
+            for pure in [workload.pure(Mix::Read), workload.pure(Mix::Write)] {
+                if !self.workloads.contains(&pure) && !needed.contains(&pure) {
+                    needed.push(pure);
+                }
+            }
+        }
+        needed
+    }
+}
+
+/// Where a series is.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Step {
+    /// What comes next: `RAID5 rand-read-4K-q1, 2 of 5`.
+    pub what: String,
+    /// Share of the planned time that lies behind, 0 to 1.
+    pub done: f64,
+}
+
+/// Why a series could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// Writing the first data failed.
+    #[error("{subject} could not be filled with data: {error}")]
+    Fill {
+        /// Its name.
+        subject: String,
+        /// What its write gave.
+        error: IoError,
+    },
+    /// A member could not be failed.
+    #[error("{subject} could not be degraded: {error}")]
+    Degrade {
+        /// Its name.
+        subject: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A member could not be recovered.
+    #[error("{subject} could not be recovered: {error}")]
+    Recover {
+        /// Its name.
+        subject: String,
+        /// Why.
+        error: io::Error,
+    },
+}
+
+/// What a series found: the part of a report that does not say where and by whom.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Findings {
+    /// The subjects in the order given.
+    pub subjects: Vec<SubjectFacts>,
+    /// One for each subject, state and workload that was run.
+    pub cells: Vec<Cell>,
+    /// One for each subject that was recovered.
+    pub rebuilds: Vec<Rebuild>,
+    /// Why something is missing or shorter than planned.
+    pub partial: Vec<String>,
+    /// How long it all took.
+    pub elapsed: Duration,
+}
+
+/// One repetition of one cell.
+struct Run {
+    requests: u64,
+    bytes: u64,
+    elapsed: Duration,
+    disturbed: Vec<Disturbance>,
+}
+
+impl Run {
+    fn iops(&self) -> f64 {
+        per_second(self.requests, self.elapsed)
+    }
+
+    fn mb_per_second(&self) -> f64 {
+        per_second(self.bytes, self.elapsed) / 1e6
+    }
+}
+
+/// All repetitions of one cell.
+struct Runs {
+    subject: usize,
+    state: State,
+    workload: Workload,
+    runs: Vec<Run>,
+    latency: Histogram<u64>,
+    errors: u64,
+    first_error: Option<IoError>,
+    /// Of all repetitions; `None` if nobody counts.
+    traffic: Option<Traffic>,
+    writes_issued: u64,
+}
+
+/// A series under way.
+pub struct Series<'a> {
+    plan: Plan,
+    clock: &'a dyn Clock,
+    stop: &'a AtomicBool,
+    watch: &'a mut dyn FnMut(&Step),
+    meter: Meter,
+    pool: PayloadPool,
+    began: Instant,
+    /// Planned time that lies behind, and all of it.
+    planned: (Duration, Duration),
+    cells: Vec<Runs>,
+    rebuilds: Vec<(usize, Vec<Run>)>,
+    partial: Vec<String>,
+}
+
+impl<'a> Series<'a> {
+    /// A series that tells `watch` of every step and ends early, with what it has, when `stop` is set.
+    pub fn new(plan: Plan, clock: &'a dyn Clock, stop: &'a AtomicBool, watch: &'a mut dyn FnMut(&Step)) -> Series<'a> {
+        let longest = plan.workloads.iter().chain(&plan.degraded).map(|w| w.block.bytes()).max().unwrap_or(0);
+        let pool = PayloadPool::new((longest as usize).max(1 << 20), plan.seed);
+        Series {
+            pool,
+            clock,
+            stop,
+            watch,
+            meter: Meter::new(),
+            began: clock.now(),
+            planned: (Duration::ZERO, Duration::ZERO),
+            cells: Vec::new(),
+            rebuilds: Vec::new(),
+            partial: Vec::new(),
+            plan,
+        }
+    }
+
+    /// Fills the subjects, runs the workloads, degrades, recovers.
+    ///
+    /// # Errors
+    /// If a subject cannot be filled, degraded or recovered. Requests that fail while measured are
+    /// counted in their cell.
+    pub fn run(mut self, subjects: &mut [&mut dyn Subject]) -> Result<Findings, BenchError> {
+        let shapes: Vec<Shape> = subjects.iter().map(|subject| subject.shape()).collect();
+        let redundant: Vec<usize> = (0..shapes.len()).filter(|&at| shapes[at].failures_tolerated() > 0).collect();
+        self.planned.1 = self.plan.estimate(&shapes);
+
+        let spans = self.fill(subjects)?;
+        let everyone: Vec<usize> = (0..subjects.len()).collect();
+        let raw: Vec<usize> = everyone.iter().copied().filter(|&at| shapes[at] == Shape::Single).collect();
+        let mut optimal: Vec<(Workload, &[usize])> =
+            self.plan.workloads.iter().map(|workload| (*workload, everyone.as_slice())).collect();
+        optimal.extend(self.plan.yardsticks().into_iter().map(|workload| (workload, raw.as_slice())));
+        let until = self.plan.limit.saturating_sub(self.plan.time_after_optimal(redundant.len()));
+        self.measure(subjects, &spans, State::Optimal, &optimal, until);
+
+        if !self.stopped() && !self.plan.degraded.is_empty() {
+            for &at in &redundant {
+                degrade(subjects[at])?;
+            }
+            let degraded: Vec<(Workload, &[usize])> =
+                self.plan.degraded.iter().map(|workload| (*workload, redundant.as_slice())).collect();
+            let recoveries = self.plan.recovery_limit * (redundant.len() as u32 * self.plan.reps);
+            let reserve = if self.plan.recovery { recoveries } else { Duration::ZERO };
+            self.measure(subjects, &spans, State::Degraded, &degraded, self.plan.limit.saturating_sub(reserve));
+        }
+        if !self.stopped() && self.plan.recovery {
+            self.recover(subjects, &redundant)?;
+        }
+        if self.stopped() {
+            self.partial.push("interrupted: what had been measured until then".to_owned());
+        }
+        Ok(self.findings(subjects, &spans))
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.now().since(self.began)
+    }
+
+    fn step(&mut self, what: String, planned: Duration) {
+        let done = self.planned.0.as_secs_f64() / self.planned.1.as_secs_f64().max(1e-9);
+        (self.watch)(&Step { what, done: done.min(1.0) });
+        self.planned.0 += planned;
+    }
+
+    /// Writes random data over every subject; gives back how much of each holds some.
+    fn fill(&mut self, subjects: &mut [&mut dyn Subject]) -> Result<Vec<Sectors>, BenchError> {
+        let mut spans = Vec::with_capacity(subjects.len());
+        for subject in subjects {
+            let name = subject.name();
+            self.step(format!("{name}: writing random data"), self.plan.fill_limit);
+            let filled = fill(&mut **subject, &mut self.pool, self.plan.fill_limit, self.clock, self.stop)
+                .map_err(|error| BenchError::Fill { subject: name.clone(), error })?;
+            let device = subject.device();
+            let capacity = subject.bank().limits(device).capacity;
+            if filled.bytes() + (1 << 20) <= capacity.bytes() && !self.stopped() {
+                let percent = filled.0 * 100 / capacity.0;
+                self.partial.push(format!("{name}: filled, and measured, is only the first {percent} % of it"));
+            }
+            spans.push(filled);
+        }
+        Ok(spans)
+    }
+
+    /// All repetitions of `cells`, interleaved, ending at `until` on the clock of the series.
+    fn measure(
+        &mut self,
+        subjects: &mut [&mut dyn Subject],
+        spans: &[Sectors],
+        state: State,
+        cells: &[(Workload, &[usize])],
+        until: Duration,
+    ) {
+        let count: usize = cells.iter().map(|(_, subjects)| subjects.len()).sum();
+        let left = until.saturating_sub(self.elapsed());
+        let each = left / (count as u32 * self.plan.reps).max(1);
+        let time = Budget::time(self.plan.warmup, self.plan.measure);
+        let shorter = Budget::time(each / 10, each - each / 10);
+        let budget = if each < self.plan.warmup + self.plan.measure { shorter } else { time };
+        for rep in 0..self.plan.reps {
+            for (workload, who) in cells {
+                for turn in 0..who.len() {
+                    let at = who[(turn + rep as usize) % who.len()];
+                    if self.stopped() {
+                        return;
+                    }
+                    if self.elapsed() + budget.warmup + budget.measure > until {
+                        let reps = self.plan.reps;
+                        self.partial.push(format!("{state}: time was up in repetition {} of {reps}", rep + 1));
+                        return;
+                    }
+                    if spans[at] < workload.block {
+                        if rep == 0 {
+                            self.partial.push(format!("{}: no room for {workload}", subjects[at].name()));
+                        }
+                        continue;
+                    }
+                    let what = format!("{} {workload}, {} of {}", subjects[at].name(), rep + 1, self.plan.reps);
+                    self.step(what, self.plan.warmup + self.plan.measure);
+                    self.measure_once(subjects[at], at, spans[at], state, *workload, rep, budget);
+                }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a cell has that many coordinates")]
+    fn measure_once(
+        &mut self,
+        subject: &mut dyn Subject,
+        at: usize,
+        span: Sectors,
+        state: State,
+        workload: Workload,
+        rep: u32,
+        budget: Budget,
+    ) {
+        // The same offsets for every subject of the same size.
+        let offsets = Offsets::new(workload, span, self.plan.seed.wrapping_add(u64::from(rep)));
+        let traffic_before = subject.traffic();
+        let before = self.meter.snapshot(self.clock.now());
+        let measured = run_cell(subject, offsets, &mut self.pool, budget, self.clock, self.stop);
+        let after = self.meter.snapshot(self.clock.now());
+        if self.stopped() {
+            return;
+        }
+        let traffic = traffic_before.zip(subject.traffic()).map(|(before, after)| after.since(before));
+        let known = |runs: &Runs| (runs.subject, runs.state, runs.workload) == (at, state, workload);
+        let index = self.cells.iter().position(known).unwrap_or_else(|| {
+            self.cells.push(Runs {
+                subject: at,
+                state,
+                workload,
+                runs: Vec::new(),
+                latency: new_histogram(),
+                errors: 0,
+                first_error: None,
+                traffic: Some(Traffic::default()),
+                writes_issued: 0,
+            });
+            self.cells.len() - 1
+        });
+        let runs = &mut self.cells[index];
+        runs.latency.add(&measured.latency).expect("histograms of one kind");
+        runs.errors += measured.errors;
+        runs.first_error = runs.first_error.or(measured.first_error);
+        runs.traffic = runs.traffic.zip(traffic).map(|(sum, new)| sum.plus(new));
+        runs.writes_issued += measured.writes_issued;
+        runs.runs.push(Run {
+            requests: measured.requests(),
+            bytes: measured.bytes,
+            elapsed: measured.elapsed,
+            disturbed: self.meter.between(&before, &after),
+        });
+    }
+
+    fn recover(&mut self, subjects: &mut [&mut dyn Subject], redundant: &[usize]) -> Result<(), BenchError> {
+        let mut given_up = vec![false; subjects.len()];
+        let mut missing = !self.plan.degraded.is_empty();
+        for rep in 0..self.plan.reps {
+            for &at in redundant {
+                let left = self.plan.limit.saturating_sub(self.elapsed());
+                if self.stopped() || left.is_zero() {
+                    return Ok(());
+                }
+                if given_up[at] {
+                    continue;
+                }
+                let subject = &mut *subjects[at];
+                let name = subject.name();
+                self.step(format!("{name} recovery, {} of {}", rep + 1, self.plan.reps), self.plan.recovery_limit);
+                if !missing {
+                    degrade(subject)?;
+                }
+                let before = self.meter.snapshot(self.clock.now());
+                let recovery = subject
+                    .recover(left.min(self.plan.recovery_limit), self.stop)
+                    .map_err(|error| BenchError::Recover { subject: name, error })?;
+                let after = self.meter.snapshot(self.clock.now());
+                // One that was cut short has a rate too, but the array is still degraded.
+                given_up[at] = !recovery.complete;
+                let index = self.rebuilds.iter().position(|(known, _)| *known == at).unwrap_or_else(|| {
+                    self.rebuilds.push((at, Vec::new()));
+                    self.rebuilds.len() - 1
+                });
+                self.rebuilds[index].1.push(Run {
+                    requests: 0,
+                    bytes: recovery.bytes,
+                    elapsed: recovery.elapsed,
+                    disturbed: self.meter.between(&before, &after),
+                });
+            }
+            missing = false;
+        }
+        Ok(())
+    }
+
+    fn findings(self, subjects: &mut [&mut dyn Subject], spans: &[Sectors]) -> Findings {
+        let facts: Vec<SubjectFacts> = subjects
+            .iter_mut()
+            .zip(spans)
+            .map(|(subject, span)| {
+                let device = subject.device();
+                SubjectFacts {
+                    name: subject.name(),
+                    description: subject.description(),
+                    shape: subject.shape(),
+                    usable_bytes: subject.bank().limits(device).capacity.bytes(),
+                    failures_tolerated: subject.shape().failures_tolerated(),
+                    measured_bytes: span.bytes(),
+                }
+            })
+            .collect();
+        let yardstick = Yardstick { raw: facts.iter().position(|facts| facts.shape == Shape::Single), cells: &self.cells };
+        let cells = self.cells.iter().map(|runs| cell(runs, &facts[runs.subject], &yardstick)).collect();
+        let rebuilds =
+            self.rebuilds.iter().map(|(subject, runs)| rebuild(runs, &facts[*subject], &yardstick)).collect();
+        let elapsed = self.elapsed();
+        Findings { subjects: facts, cells, rebuilds, partial: self.partial, elapsed }
+    }
+}
+
+impl Traffic {
+    fn since(self, earlier: Traffic) -> Traffic {
+        Traffic {
+            writes: self.writes.saturating_sub(earlier.writes),
+            bytes_written: self.bytes_written.saturating_sub(earlier.bytes_written),
+        }
+    }
+
+    fn plus(self, more: Traffic) -> Traffic {
+        Traffic { writes: self.writes + more.writes, bytes_written: self.bytes_written + more.bytes_written }
+    }
+}
+
+fn degrade(subject: &mut dyn Subject) -> Result<(), BenchError> {
+    subject.degrade().map_err(|error| BenchError::Degrade { subject: subject.name(), error })
+}
+
+/// The raw file's cells.
+struct Yardstick<'a> {
+    raw: Option<usize>,
+    cells: &'a [Runs],
+}
+
+impl Yardstick<'_> {
+    /// The rates the raw file showed for `workload`, repetition by repetition.
+    fn rates(&self, workload: Workload, rate: impl Fn(&Run) -> f64) -> Option<Vec<f64>> {
+        let raw = self.raw?;
+        let cell = self.cells.iter().find(|c| (c.subject, c.state, c.workload) == (raw, State::Optimal, workload))?;
+        Some(cell.runs.iter().map(rate).collect())
+    }
+
+    /// The rate theory allows at `cost`, in each repetition; where reads or writes do not occur in
+    /// `cost`, theirs need not have been measured.
+    fn ceilings(&self, workload: Workload, cost: Cost, rate: impl Fn(&Run) -> f64) -> Option<Vec<f64>> {
+        let reads = self.rates(workload.pure(Mix::Read), &rate).filter(|_| cost.reads > 0.0);
+        let writes = self.rates(workload.pure(Mix::Write), &rate).filter(|_| cost.writes > 0.0);
+        if (reads.is_none() && cost.reads > 0.0) || (writes.is_none() && cost.writes > 0.0) {
+            return None;
+        }
+        let reps = reads.iter().chain(&writes).map(Vec::len).min()?;
+        let time = |rates: &Option<Vec<f64>>, rep: usize| rates.as_ref().map_or(0.0, |rates| 1.0 / rates[rep]);
+        Some((0..reps).map(|rep| 1.0 / cost.time(time(&reads, rep), time(&writes, rep))).collect())
+    }
+}
+
+fn cell(runs: &Runs, facts: &SubjectFacts, yardstick: &Yardstick<'_>) -> Cell {
+    let cost = match runs.state {
+        State::Optimal => Some(facts.shape.cost(&runs.workload)),
+        State::Degraded => facts.shape.degraded_cost(&runs.workload),
+    };
+    let ceilings = cost.and_then(|cost| yardstick.ceilings(runs.workload, cost, Run::iops));
+    let iops: Vec<f64> = runs.runs.iter().map(Run::iops).collect();
+    let spread = Spread::of(&iops);
+    let microseconds = |quantile: f64| runs.latency.value_at_quantile(quantile) as f64 / 1e3;
+    let per_write = |count: u64| (runs.writes_issued > 0).then(|| count as f64 / runs.writes_issued as f64);
+    let bytes_per_write = runs.traffic.and_then(|traffic| per_write(traffic.bytes_written));
+    Cell {
+        subject: facts.name.clone(),
+        state: runs.state,
+        workload: runs.workload,
+        fio: runs.workload.fio_arguments(),
+        iops: spread,
+        mb_per_second: Spread::of(&runs.runs.iter().map(Run::mb_per_second).collect::<Vec<_>>()),
+        latency_us: Latency {
+            p50: microseconds(0.5),
+            p99: microseconds(0.99),
+            p99_9: microseconds(0.999),
+            max: runs.latency.max() as f64 / 1e3,
+        },
+        errors: runs.errors,
+        first_error: runs.first_error.map(|error| error.to_string()),
+        member_writes_per_write: runs.traffic.and_then(|traffic| per_write(traffic.writes)),
+        member_bytes_per_byte_written: bytes_per_write.map(|bytes| bytes / runs.workload.block.bytes() as f64),
+        theory_cost: cost,
+        theory_iops: ceilings.as_ref().map(|ceilings| Spread::of(ceilings).median),
+        theory_percent: ceilings.map(|ceilings| percent(&iops, &ceilings, runs.state)),
+        disturbed: disturbances(&runs.runs, spread),
+        repetitions: repetitions(&runs.runs),
+    }
+}
+
+fn rebuild(runs: &[Run], facts: &SubjectFacts, yardstick: &Yardstick<'_>) -> Rebuild {
+    let sequential = Workload::sequential(Mix::Read);
+    let cost = facts.shape.recovery_cost();
+    let ceiling = cost
+        .and_then(|cost| yardstick.ceilings(sequential, cost, Run::mb_per_second))
+        .map(|ceilings| Spread::of(&ceilings).median);
+    let rates: Vec<f64> = runs.iter().map(Run::mb_per_second).collect();
+    let spread = Spread::of(&rates);
+    Rebuild {
+        subject: facts.name.clone(),
+        mb_per_second: spread,
+        bytes: runs.iter().map(|run| run.bytes).max().unwrap_or(0),
+        theory_cost: cost,
+        theory_mb_per_second: ceiling,
+        theory_percent: ceiling.map(|ceiling| spread.scaled(100.0 / ceiling)),
+        disturbed: disturbances(runs, spread),
+        repetitions: repetitions(runs),
+    }
+}
+
+/// Shares of the ceiling: pairwise where subject and raw file took turns, of its median where they
+/// were measured at different times.
+fn percent(rates: &[f64], ceilings: &[f64], state: State) -> Spread {
+    let median = Spread::of(ceilings).median;
+    let ceiling = |rep: usize| match state {
+        State::Optimal => ceilings.get(rep).copied().unwrap_or(median),
+        State::Degraded => median,
+    };
+    let shares: Vec<f64> = rates.iter().enumerate().map(|(rep, rate)| 100.0 * rate / ceiling(rep)).collect();
+    Spread::of(&shares)
+}
+
+fn repetitions(runs: &[Run]) -> Vec<Repetition> {
+    runs.iter()
+        .map(|run| Repetition {
+            requests: run.requests,
+            bytes: run.bytes,
+            seconds: run.elapsed.as_secs_f64(),
+            disturbed: run.disturbed.clone(),
+        })
+        .collect()
+}
+
+/// What disturbed a cell: every cause seen in some repetition, at its worst, if half of the
+/// repetitions were hit (a median bears fewer), and a large spread in any case.
+fn disturbances(runs: &[Run], spread: Spread) -> Vec<Disturbance> {
+    let hit = runs.iter().filter(|run| !run.disturbed.is_empty()).count();
+    let seen = runs.iter().filter(|_| 2 * hit >= runs.len()).flat_map(|run| &run.disturbed);
+    let mut worst = Disturbance::worst(seen);
+    worst.extend(Disturbance::of_spread(spread.median, spread.min, spread.max));
+    worst
+}
