@@ -8,6 +8,8 @@
 //! The [`Report`] is JSON, a [`table`] on the terminal and one picture ([`svg`]).
 
 mod clock;
+#[cfg(test)]
+mod fixture;
 mod noise;
 mod progress;
 mod report;
@@ -21,9 +23,7 @@ mod workload;
 pub use clock::{Clock, RealClock, utc_now};
 pub use noise::{Disturbance, Meter, Snapshot};
 pub use progress::ProgressLine;
-pub use report::{
-    Cell, Latency, Machine, Measured, Rebuild, Repetition, Report, SCHEMA, Spread, State, SubjectFacts,
-};
+pub use report::{Cell, Latency, Machine, Measured, Rebuild, Repetition, Report, SCHEMA, Spread, State, SubjectFacts};
 pub use runner::{Budget, Driven, Measurement, OnBank, fill, run_cell};
 pub use series::{BenchError, Findings, Plan, Recovery, Series, Step, Subject, Traffic};
 pub use theory::{Cost, Shape};

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
+use super::Clock;
 use crate::block::Instant;
 
 /// What disturbed a measurement. Shares are of one CPU: 0.5 is half a CPU's time.
@@ -99,8 +100,10 @@ fn round(share: f64) -> f64 {
 /// What the kernel's books said at one moment; `None` where a book is missing.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Snapshot {
-    /// When.
-    pub at: Instant,
+    /// Just before the books were read.
+    pub from: Instant,
+    /// Just after.
+    pub to: Instant,
     /// CPU time spent on anything at all, summed over CPUs, steal apart.
     pub busy: Option<Duration>,
     /// CPU time the hypervisor gave to others, summed over CPUs.
@@ -128,22 +131,26 @@ impl Meter {
     }
 
     /// What the books say now.
-    pub fn snapshot(&self, now: Instant) -> Snapshot {
+    pub fn snapshot(&self, clock: &dyn Clock) -> Snapshot {
+        let from = clock.now();
         let stat = fs::read_to_string("/proc/stat").ok().and_then(|text| parse_stat(&text));
         let ticks = |count: u64| Duration::from_nanos(count.saturating_mul(1_000_000_000 / self.ticks_per_second));
         let own = clock_gettime(ClockId::ProcessCPUTime);
+        let queued = fs::read_to_string("/proc/thread-self/schedstat").ok().and_then(|text| parse_schedstat(&text));
         Snapshot {
-            at: now,
+            from,
+            to: clock.now(),
             busy: stat.map(|stat| ticks(stat.busy)),
             stolen: stat.map(|stat| ticks(stat.steal)),
             own: Duration::new(u64::try_from(own.tv_sec).unwrap_or(0), u32::try_from(own.tv_nsec).unwrap_or(0)),
-            queued: fs::read_to_string("/proc/thread-self/schedstat").ok().and_then(|text| parse_schedstat(&text)),
+            queued,
         }
     }
 
     /// What disturbed the time between two snapshots.
     pub fn between(&self, before: &Snapshot, after: &Snapshot) -> Vec<Disturbance> {
-        let wall = after.at.since(before.at).as_secs_f64();
+        // Whatever the books of both moments differ by happened within this time.
+        let wall = after.to.since(before.from).as_secs_f64();
         if wall <= 0.0 {
             return Vec::new();
         }
@@ -200,7 +207,8 @@ mod tests {
 
     fn snapshot(at_ms: u64, busy_ms: u64, stolen_ms: u64, own_ms: u64, queued_ms: u64) -> Snapshot {
         Snapshot {
-            at: Instant::START + Duration::from_millis(at_ms),
+            from: Instant::START + Duration::from_millis(at_ms),
+            to: Instant::START + Duration::from_millis(at_ms),
             busy: Some(Duration::from_millis(busy_ms)),
             stolen: Some(Duration::from_millis(stolen_ms)),
             own: Duration::from_millis(own_ms),

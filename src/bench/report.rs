@@ -295,7 +295,8 @@ impl Machine {
         let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         // x86 says "model name"; other architectures spell it differently or not at all.
         let cpu = ["model name", "Model", "cpu model", "uarch", "cpu"].iter().find_map(|key| field(&cpuinfo, key));
-        let memory = field(&meminfo, "MemTotal").and_then(|total| total.strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        let memory =
+            field(&meminfo, "MemTotal").and_then(|total| total.strip_suffix(" kB")?.trim().parse::<u64>().ok());
         let uname = rustix::system::uname();
         Machine {
             cpu: cpu.unwrap_or("unknown").to_owned(),
@@ -335,5 +336,36 @@ impl fmt::Display for State {
             State::Optimal => "optimal",
             State::Degraded => "degraded",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::fixture;
+
+    #[test]
+    fn a_report_reads_back_as_it_was_written() {
+        let report = fixture::report();
+        let json = report.to_json();
+        assert_eq!(Report::from_json(&json).unwrap(), report);
+        let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(value["schema"], "raidlab-bench/v1");
+        assert_eq!(value["cells"][0]["workload"], "seq-read-1M-q4");
+        assert!(Report::from_json(&json.replace("bench/v1", "bench/v9")).is_err());
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(Spread::of(&[3.0, 1.0, 2.0]), Spread { median: 2.0, min: 1.0, max: 3.0 });
+        assert_eq!(Spread::of(&[4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
+        assert_eq!(Spread::of(&[]), Spread { median: 0.0, min: 0.0, max: 0.0 });
+    }
+
+    #[test]
+    fn this_machine_has_a_kernel_and_memory() {
+        let machine = Machine::this();
+        assert!(machine.kernel.starts_with("Linux ") && machine.memory_bytes > 1 << 20 && machine.cpus > 0);
+        assert_eq!(field("a : 1\nmodel name\t: X Y\n", "model name"), Some("X Y"));
     }
 }

@@ -294,8 +294,11 @@ pub fn fill<D: Driven + ?Sized>(
     let limits = driven.bank().limits(device);
     let workload = Workload::sequential(Mix::Write);
     // One in flight: when time is up, what was written is a run from the start.
-    let workload =
-        Workload { block: workload.block.min(limits.capacity.round_down(limits.logical_block)), queue_depth: 1, ..workload };
+    let workload = Workload {
+        block: workload.block.min(limits.capacity.round_down(limits.logical_block)),
+        queue_depth: 1,
+        ..workload
+    };
     let blocks = limits.capacity.0 / workload.block.0;
     let offsets = Offsets::new(workload, limits.capacity, 0).from_the_start();
     let written = run_cell(driven, offsets, pool, Budget::requests(blocks, longest), clock, stop);

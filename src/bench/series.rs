@@ -16,7 +16,9 @@ use hdrhistogram::Histogram;
 
 use super::report::{Cell, Latency, Rebuild, Repetition, Spread, State, SubjectFacts};
 use super::runner::{new_histogram, per_second};
-use super::{Budget, Clock, Cost, Disturbance, Driven, Meter, Mix, Offsets, PayloadPool, Shape, Workload, fill, run_cell};
+use super::{
+    Budget, Clock, Cost, Disturbance, Driven, Meter, Mix, Offsets, PayloadPool, Shape, Workload, fill, run_cell,
+};
 use crate::block::{Instant, IoError, Sectors};
 
 /// What is compared: an array, or the raw file.
@@ -123,7 +125,8 @@ impl Plan {
     }
 
     fn time_after_optimal(&self, redundant: usize) -> Duration {
-        let recoveries = if self.recovery { self.recovery_limit * redundant as u32 * self.reps } else { Duration::ZERO };
+        let recoveries =
+            if self.recovery { self.recovery_limit * redundant as u32 * self.reps } else { Duration::ZERO };
         self.time_of_cells(redundant * self.degraded.len()) + recoveries
     }
 
@@ -390,9 +393,9 @@ impl<'a> Series<'a> {
         // The same offsets for every subject of the same size.
         let offsets = Offsets::new(workload, span, self.plan.seed.wrapping_add(u64::from(rep)));
         let traffic_before = subject.traffic();
-        let before = self.meter.snapshot(self.clock.now());
+        let before = self.meter.snapshot(self.clock);
         let measured = run_cell(subject, offsets, &mut self.pool, budget, self.clock, self.stop);
-        let after = self.meter.snapshot(self.clock.now());
+        let after = self.meter.snapshot(self.clock);
         if self.stopped() {
             return;
         }
@@ -444,11 +447,11 @@ impl<'a> Series<'a> {
                 if !missing {
                     degrade(subject)?;
                 }
-                let before = self.meter.snapshot(self.clock.now());
+                let before = self.meter.snapshot(self.clock);
                 let recovery = subject
                     .recover(left.min(self.plan.recovery_limit), self.stop)
                     .map_err(|error| BenchError::Recover { subject: name, error })?;
-                let after = self.meter.snapshot(self.clock.now());
+                let after = self.meter.snapshot(self.clock);
                 // One that was cut short has a rate too, but the array is still degraded.
                 given_up[at] = !recovery.complete;
                 let index = self.rebuilds.iter().position(|(known, _)| *known == at).unwrap_or_else(|| {
@@ -483,7 +486,8 @@ impl<'a> Series<'a> {
                 }
             })
             .collect();
-        let yardstick = Yardstick { raw: facts.iter().position(|facts| facts.shape == Shape::Single), cells: &self.cells };
+        let yardstick =
+            Yardstick { raw: facts.iter().position(|facts| facts.shape == Shape::Single), cells: &self.cells };
         let cells = self.cells.iter().map(|runs| cell(runs, &facts[runs.subject], &yardstick)).collect();
         let rebuilds =
             self.rebuilds.iter().map(|(subject, runs)| rebuild(runs, &facts[*subject], &yardstick)).collect();
@@ -624,4 +628,113 @@ fn disturbances(runs: &[Run], spread: Spread) -> Vec<Disturbance> {
     let mut worst = Disturbance::worst(seen);
     worst.extend(Disturbance::of_spread(spread.median, spread.min, spread.max));
     worst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::fixture::{Pretender, findings, hasty_plan};
+
+    #[test]
+    fn a_series_has_a_cell_for_each_subject_workload_and_state() {
+        let found = findings(hasty_plan(), &AtomicBool::new(false));
+        assert_eq!(found.cells.len(), 6 * 8 + 4 * 2);
+        assert_eq!(found.rebuilds.len(), 4);
+        assert_eq!(found.partial, Vec::<String>::new());
+        for cell in &found.cells {
+            let Latency { p50, p99, p99_9, max } = cell.latency_us;
+            assert!(cell.iops.median > 0.0 && cell.errors == 0 && cell.repetitions.len() == 3, "{cell:?}");
+            assert!(0.0 < p50 && p50 <= p99 && p99 <= p99_9 && p99_9 <= max, "{cell:?}");
+            let mb = cell.iops.median * cell.workload.block.bytes() as f64 / 1e6;
+            assert!((cell.mb_per_second.median - mb).abs() < 1e-6 * mb, "{cell:?}");
+            assert!(cell.theory_percent.is_some(), "{cell:?}");
+        }
+    }
+
+    #[test]
+    fn members_are_written_as_often_as_counted() {
+        let found = findings(hasty_plan(), &AtomicBool::new(false));
+        let small_write = Workload::random(Mix::Write, 1);
+        let written = |subject: &str| {
+            let cell = found.cells.iter().find(|c| c.subject == subject && c.workload == small_write).unwrap();
+            (cell.member_writes_per_write.unwrap(), cell.member_bytes_per_byte_written.unwrap())
+        };
+        assert_eq!(["raw file", "RAID0", "RAID10"].map(written), [(1.0, 1.0), (1.0, 1.0), (2.0, 2.0)]);
+        assert_eq!(["RAID1", "RAID5", "RAID6"].map(written), [(4.0, 4.0), (2.0, 2.0), (3.0, 3.0)]);
+        assert!(found.cells.iter().all(|c| (c.workload.mix == Mix::Read) == c.member_writes_per_write.is_none()));
+    }
+
+    #[test]
+    fn the_raw_file_is_all_that_theory_allows_it() {
+        let found = findings(hasty_plan(), &AtomicBool::new(false));
+        let pure = |cell: &&Cell| cell.subject == "raw file" && matches!(cell.workload.mix, Mix::Read | Mix::Write);
+        for cell in found.cells.iter().filter(pure) {
+            let share = cell.theory_percent.unwrap();
+            assert!((share.min - 100.0).abs() < 1e-9 && (share.max - 100.0).abs() < 1e-9, "{cell:?}");
+        }
+    }
+
+    #[test]
+    fn everyone_who_can_is_degraded_and_recovered_in_each_repetition() {
+        let mut all = Pretender::all(Sectors(4 << 11));
+        let mut subjects: Vec<&mut dyn Subject> = all.iter_mut().map(|one| one as &mut dyn Subject).collect();
+        let (clock, stop) = (super::super::RealClock::start(), AtomicBool::new(false));
+        let mut steps = Vec::new();
+        let mut watch = |step: &Step| steps.push(step.clone());
+        Series::new(hasty_plan(), &clock, &stop, &mut watch).run(&mut subjects).unwrap();
+        assert!(all.iter().all(|one| !one.degraded));
+        assert_eq!(all.iter().map(|one| one.recoveries).collect::<Vec<_>>(), [0, 0, 3, 3, 3, 3]);
+        assert_eq!(steps.len(), 6 + 3 * (6 * 8 + 4 * 2 + 4));
+        assert!(
+            steps.is_sorted_by(|a, b| a.done <= b.done) && steps.iter().all(|step| (0.0..=1.0).contains(&step.done))
+        );
+        assert_eq!(steps[6].what, "raw file seq-read-1M-q4, 1 of 3");
+    }
+
+    #[test]
+    fn theory_gets_its_yardsticks_even_if_nobody_asked_for_them() {
+        let plan = Plan { workloads: vec![Workload::random(Mix::Write, 8)], degraded: Vec::new(), ..hasty_plan() };
+        let found = findings(plan, &AtomicBool::new(false));
+        let raid5: Vec<_> = found.cells.iter().filter(|cell| cell.subject == "RAID5").collect();
+        assert!(raid5.len() == 1 && raid5[0].theory_percent.is_some());
+        assert!(found.rebuilds.iter().all(|rebuild| rebuild.theory_percent.is_some()));
+    }
+
+    #[test]
+    fn a_series_ends_in_its_time_and_says_what_is_missing() {
+        let limit = Duration::from_millis(100);
+        let long = Duration::from_secs(1000);
+        let found = findings(Plan { measure: long, recovery: false, limit, ..hasty_plan() }, &AtomicBool::new(false));
+        assert!(found.elapsed < Duration::from_secs(10), "{:?}", found.elapsed);
+        let none = findings(Plan { limit: Duration::ZERO, ..hasty_plan() }, &AtomicBool::new(false));
+        assert!(none.cells.is_empty() && none.partial[0].contains("time was up"), "{:?}", none.partial);
+    }
+
+    #[test]
+    fn an_interrupted_series_says_so() {
+        let found = findings(hasty_plan(), &AtomicBool::new(true));
+        assert!(found.cells.is_empty() && found.rebuilds.is_empty());
+        assert!(found.partial.iter().any(|why| why.starts_with("interrupted")));
+    }
+
+    #[test]
+    fn the_default_plan_takes_less_than_its_limit() {
+        let shapes: Vec<Shape> = Pretender::all(Sectors(1 << 11)).iter().map(Subject::shape).collect();
+        let plan = Plan::defaults(1);
+        assert!(plan.estimate(&shapes) < plan.limit, "{:?}", plan.estimate(&shapes));
+        assert!(plan.limit < Duration::from_secs(90));
+    }
+
+    #[test]
+    fn one_disturbed_repetition_of_three_is_borne_by_the_median() {
+        let run =
+            |disturbed: Vec<Disturbance>| Run { requests: 1, bytes: 1, elapsed: Duration::from_secs(1), disturbed };
+        let steal = |share| vec![Disturbance::Steal { share }];
+        let level = Spread { median: 1.0, min: 1.0, max: 1.0 };
+        assert_eq!(disturbances(&[run(steal(0.5)), run(vec![]), run(vec![])], level), []);
+        let two = [run(steal(0.1)), run(steal(0.5)), run(vec![])];
+        assert_eq!(disturbances(&two, level), [Disturbance::Steal { share: 0.5 }]);
+        let wide = Spread { median: 1.0, min: 0.8, max: 1.2 };
+        assert_eq!(disturbances(&[run(vec![])], wide), [Disturbance::Spread { share: 0.4 }]);
+    }
 }

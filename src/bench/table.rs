@@ -2,8 +2,7 @@
 //!
 //! No colour, no terminal width: the same text in a terminal, a file and a README.
 
-use comfy_table::presets::{ASCII_MARKDOWN, UTF8_HORIZONTAL_ONLY};
-use comfy_table::{CellAlignment, ContentArrangement, Table};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::report::{Cell, Report, Spread, State, SubjectFacts};
 use super::{Access, Disturbance, Shape, Workload};
@@ -20,6 +19,9 @@ pub enum Charset {
 /// Subjects beside each other in one table; with more than this, the raw file is repeated.
 const SUBJECTS_A_TABLE: usize = 6;
 
+/// Where text is broken, so that it and an indent fit into 120.
+const COLUMNS: usize = 116;
+
 /// The whole report as text.
 pub fn render(report: &Report, charset: Charset) -> String {
     let mut parts = vec![head(report)];
@@ -29,12 +31,24 @@ pub fn render(report: &Report, charset: Charset) -> String {
     let text = parts.join("\n\n") + "\n";
     match charset {
         Charset::Utf8 => text,
-        Charset::Ascii => text.replace('µ', "u").replace('±', "+-").replace('–', "-").replace('−', "-"),
+        Charset::Ascii => text.chars().map(ascii).collect(),
+    }
+}
+
+/// What is nearest in ASCII, as wide as `c` so that columns stay in line.
+fn ascii(c: char) -> char {
+    match c {
+        'µ' => 'u',
+        '±' => 's',
+        '–' | '−' => '-',
+        c if c.is_ascii() => c,
+        _ => '?',
     }
 }
 
 fn head(report: &Report) -> String {
-    format!("{}\n{}\n{}", report.machine, report.measured, method(report))
+    let lines = [report.machine.to_string(), report.measured.to_string(), method(report)];
+    lines.map(|line| wrapped(&line, COLUMNS).join("\n")).join("\n")
 }
 
 /// How it was measured, in one sentence.
@@ -60,37 +74,48 @@ fn groups(report: &Report) -> Vec<Vec<&SubjectFacts>> {
 }
 
 fn comparison(report: &Report, subjects: &[&SubjectFacts], charset: Charset) -> String {
-    let mut table = new_table(charset, 2);
-    let header = subjects.iter().map(|facts| facts.name.clone());
-    table.set_header([String::new(), String::new()].into_iter().chain(header));
-    let mut row = |name: String, unit: &str, values: &mut dyn Iterator<Item = String>| {
-        table.add_row([name, unit.to_owned()].into_iter().chain(values));
+    let header = ["", ""].map(str::to_owned).into_iter().chain(subjects.iter().map(|s| aligned(&s.name, "", " ")));
+    let mut table = new_table(header.collect(), charset);
+    let mut row = |name: String, unit: &str, value: &dyn Fn(&SubjectFacts) -> String| {
+        table.add_row([name, unit.to_owned()].into_iter().chain(subjects.iter().map(|facts| value(facts))));
     };
-    row("usable".to_owned(), "MiB", &mut subjects.iter().map(|s| format!("{}      ", s.usable_bytes >> 20)));
-    row("failures tolerated".to_owned(), "", &mut subjects.iter().map(|s| format!("{}      ", s.failures_tolerated)));
+    row("usable".to_owned(), "MiB", &|facts| aligned(&(facts.usable_bytes >> 20).to_string(), "", " "));
+    row("failures tolerated".to_owned(), "", &|facts| aligned(&facts.failures_tolerated.to_string(), "", " "));
     for (state, workload) in rows(report) {
         let name = match state {
             State::Optimal => workload.to_string(),
-            State::Degraded => format!("degraded {workload}"),
+            State::Degraded => format!("{workload}, degraded"),
         };
-        let unit = if shown_in_mb(&workload) { "MB/s" } else { "IOPS" };
-        let values = subjects.iter().map(|facts| {
+        row(name, if shown_in_mb(&workload) { "MB/s" } else { "IOPS" }, &|facts| {
             let Some(cell) = report.cell(&facts.name, state, workload) else {
-                return if lost(facts, state) { "lost      ".to_owned() } else { "-      ".to_owned() };
+                return aligned(absent(facts, state), "", " ");
             };
-            with_share(&value(cell), cell.theory_percent.filter(|_| says_something(facts, cell)), &cell.disturbed)
+            let share = cell.theory_percent.filter(|_| says_something(facts, cell));
+            aligned(&value(cell), &percent(share), mark(&cell.disturbed))
         });
-        row(name, unit, &mut values.into_iter());
     }
     if !report.rebuilds.is_empty() {
-        let values = subjects.iter().map(|facts| match report.rebuild(&facts.name) {
-            Some(rebuild) => with_share(&mb(rebuild.mb_per_second.median), rebuild.theory_percent, &rebuild.disturbed),
-            None if lost(facts, State::Degraded) => "lost      ".to_owned(),
-            None => "-      ".to_owned(),
+        row("recovery".to_owned(), "MB/s", &|facts| match report.rebuild(&facts.name) {
+            Some(rebuild) => {
+                aligned(&mb(rebuild.mb_per_second.median), &percent(rebuild.theory_percent), mark(&rebuild.disturbed))
+            }
+            None => aligned(absent(facts, State::Degraded), "", " "),
         });
-        row("recovery".to_owned(), "MB/s", &mut values.into_iter());
     }
     table.trim_fmt()
+}
+
+/// A value, its share and its mark, each in its place below the others.
+fn aligned(value: &str, share: &str, mark: &str) -> String {
+    format!("{value} {share:>4}{mark}")
+}
+
+fn percent(share: Option<Spread>) -> String {
+    share.map_or(String::new(), |share| format!("{:.0}%", share.median))
+}
+
+fn absent(facts: &SubjectFacts, state: State) -> &'static str {
+    if lost(facts, state) { "lost" } else { "-" }
 }
 
 /// Whether there is nothing to measure because the data went with the member.
@@ -107,7 +132,7 @@ pub(super) fn rows(report: &Report) -> Vec<(State, Workload)> {
 }
 
 /// A share is worth showing except where it is 100 % by definition: the yardstick itself.
-fn says_something(facts: &SubjectFacts, cell: &Cell) -> bool {
+pub(super) fn says_something(facts: &SubjectFacts, cell: &Cell) -> bool {
     facts.shape != Shape::Single || (0.01..0.99).contains(&cell.workload.read_share())
 }
 
@@ -131,25 +156,19 @@ fn value(cell: &Cell) -> String {
     }
 }
 
-fn with_share(value: &str, share: Option<Spread>, disturbed: &[Disturbance]) -> String {
-    let share = share.map_or(String::new(), |share| format!("{:.0}%", share.median));
-    format!("{value} {share:>4}{}", mark(disturbed))
-}
-
 fn mark(disturbed: &[Disturbance]) -> &'static str {
     if disturbed.is_empty() { " " } else { "~" }
 }
 
 /// Every figure of every cell.
 fn figures(report: &Report, charset: Charset) -> String {
-    let mut table = new_table(charset, 2);
     let header =
         ["workload", "subject", "IOPS", "MB/s", "±%", "p50 µs", "p99 µs", "p99.9 µs", "w/w", "B/B", "theory", ""];
-    table.set_header(header);
+    let mut table = new_table(header.map(str::to_owned).to_vec(), charset);
     for (state, workload) in rows(report) {
         let name = match state {
             State::Optimal => workload.to_string(),
-            State::Degraded => format!("{workload} degraded"),
+            State::Degraded => format!("{workload}, degraded"),
         };
         let cells = report.subjects.iter().filter_map(|facts| report.cell(&facts.name, state, workload));
         for (at, cell) in cells.enumerate() {
@@ -165,7 +184,7 @@ fn figures(report: &Report, charset: Charset) -> String {
                 microseconds(cell.latency_us.p99_9),
                 cell.member_writes_per_write.map_or(String::new(), |writes| format!("{writes:.2}")),
                 cell.member_bytes_per_byte_written.map_or(String::new(), |bytes| format!("{bytes:.2}")),
-                cell.theory_percent.map_or(String::new(), |share| format!("{:.0}%", share.median)),
+                percent(cell.theory_percent),
                 mark(&cell.disturbed).trim().to_owned(),
             ]);
         }
@@ -174,35 +193,64 @@ fn figures(report: &Report, charset: Charset) -> String {
 }
 
 fn notes(report: &Report) -> String {
-    let mut lines = vec![
-        "%: share of what theory allows from the raw file in the same run: its time for the member I/O each".to_owned(),
-        "   request costs, one after the other, as on one thread and one store; parity arithmetic counts as free.".to_owned(),
-        "±%: half the distance between the slowest and the fastest repetition. w/w, B/B: writes to members per".to_owned(),
-        "   write, bytes to members per byte written. Latencies are of all repetitions together.".to_owned(),
+    let mut notes = vec![
+        "%  share of what theory allows from the raw file in the same run: its time for the member I/O a request \
+         costs, one after the other, as on one thread and one store; parity arithmetic counts as free."
+            .to_owned(),
+        "±% half the distance between the slowest and the fastest repetition. w/w, B/B: writes to members per write, \
+         bytes to members per byte written. Latencies are of all repetitions together."
+            .to_owned(),
     ];
     for cell in report.cells.iter().filter(|cell| cell.errors > 0) {
         let error = cell.first_error.as_deref().unwrap_or("unknown");
-        let (subject, workload, errors) = (&cell.subject, cell.workload, cell.errors);
-        lines.push(format!("!  {subject} {workload} ({}): {errors} requests failed, first: {error}", cell.state));
+        let (subject, workload, state, errors) = (&cell.subject, cell.workload, cell.state, cell.errors);
+        notes.push(format!("!  {subject} {workload} ({state}): {errors} requests failed, the first with: {error}"));
     }
-    let (disturbed, all) = report.disturbed();
-    if disturbed > 0 {
-        let causes: Vec<String> = report.causes().iter().map(ToString::to_string).collect();
-        lines.push(format!("~  {disturbed} of {all} cells were disturbed; at worst, {}.", causes.join(", ")));
-    }
-    lines.extend(report.partial.iter().map(|why| format!("!  {why}")));
-    lines.join("\n")
+    notes.extend(disturbances(report).map(|disturbed| format!("~  {disturbed}")));
+    notes.extend(report.partial.iter().map(|why| format!("!  {why}")));
+    notes.iter().map(|note| wrapped(note, COLUMNS).join("\n   ")).collect::<Vec<_>>().join("\n")
 }
 
-fn new_table(charset: Charset, left_columns: usize) -> Table {
+/// How much of the report was disturbed, and by what; `None` if nothing was.
+pub(super) fn disturbances(report: &Report) -> Option<String> {
+    let (disturbed, all) = report.disturbed();
+    let causes: Vec<String> = report.causes().iter().map(ToString::to_string).collect();
+    (disturbed > 0).then(|| format!("disturbed: {disturbed} of {all} cells; at worst, {}.", causes.join(", ")))
+}
+
+/// Lines of at most `columns` characters, broken between words.
+pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is a line from the start");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= columns {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
+/// A table with a line under its header, numbers to the right of the two columns of names.
+fn new_table(header: Vec<String>, charset: Charset) -> Table {
+    let line = match charset {
+        Charset::Utf8 => '─',
+        Charset::Ascii => '-',
+    };
     let mut table = Table::new();
-    table.load_style(match charset {
-        Charset::Utf8 => UTF8_HORIZONTAL_ONLY,
-        Charset::Ascii => ASCII_MARKDOWN,
-    });
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill(line).junction(line)));
     table.set_content_arrangement(ContentArrangement::Disabled);
-    table.force_no_tty();
-    let _ = left_columns;
+    table.set_header(header);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding(if at == 0 { (0, 1) } else { (1, 0) });
+        if at >= 2 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
     table
 }
 
@@ -234,4 +282,46 @@ fn microseconds(value: f64) -> String {
         _ => 0,
     };
     format!("{value:.digits$}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::fixture;
+
+    #[test]
+    fn the_tables_fit_a_terminal_of_120_columns() {
+        let text = render(&fixture::report(), Charset::Utf8);
+        let widest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
+        assert!(widest.chars().count() <= 120, "{} columns: {widest}", widest.chars().count());
+        for word in ["raw file", "RAID10", "rand-mix70-4K-q32", "seq-read-1M-q4, degraded", "recovery", "lost"] {
+            assert!(text.contains(word), "{word} in\n{text}");
+        }
+    }
+
+    #[test]
+    fn without_utf_8_there_is_ascii_alone() {
+        assert!(render(&fixture::report(), Charset::Ascii).is_ascii());
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        let figures = [0.0, 812.4, 999.6, 8123.0, 81_234.0, 812_345.0, 999_600.0, 1_234_567.0].map(count);
+        assert_eq!(figures, ["0", "812", "1.00k", "8.12k", "81.2k", "812k", "1.00M", "1.23M"]);
+        assert_eq!([0.44, 12.34, 123.4].map(microseconds), ["0.44", "12.3", "123"]);
+        assert_eq!([0.44, 12.34].map(mb), ["0.4", "12"]);
+    }
+
+    #[test]
+    fn beyond_one_table_the_raw_file_is_repeated() {
+        let mut report = fixture::report();
+        let more: Vec<SubjectFacts> = report.subjects[1..]
+            .iter()
+            .map(|facts| SubjectFacts { name: format!("{} 512K", facts.name), ..facts.clone() })
+            .collect();
+        report.subjects.extend(more);
+        let groups = groups(&report);
+        assert_eq!(groups.iter().map(Vec::len).collect::<Vec<_>>(), [6, 6]);
+        assert!(groups.iter().all(|group| group[0].shape == Shape::Single));
+    }
 }

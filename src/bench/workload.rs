@@ -81,7 +81,9 @@ impl Workload {
     pub fn defaults() -> Vec<Workload> {
         let mixed = Mix::Mixed { read_percent: 70 };
         let mut list = vec![Workload::sequential(Mix::Read), Workload::sequential(Mix::Write)];
-        list.extend([Mix::Read, Mix::Write, mixed].into_iter().flat_map(|mix| [1, 32].map(|q| Workload::random(mix, q))));
+        list.extend(
+            [Mix::Read, Mix::Write, mixed].into_iter().flat_map(|mix| [1, 32].map(|q| Workload::random(mix, q))),
+        );
         list
     }
 
