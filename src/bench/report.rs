@@ -96,8 +96,10 @@ pub struct SubjectFacts {
 pub enum State {
     /// All members in sync.
     Optimal,
-    /// One member missing.
+    /// One member missing. The raw file, which has none, runs beside as the yardstick.
     Degraded,
+    /// Between recoveries: the raw file alone, as their yardstick.
+    Recovering,
 }
 
 /// A value over the repetitions.
@@ -281,11 +283,6 @@ impl Spread {
             if sorted.len() % 2 == 1 { sorted[middle] } else { f64::midpoint(sorted[middle - 1], sorted[middle]) };
         Spread { median, min, max }
     }
-
-    /// Each value times `factor`.
-    pub fn scaled(self, factor: f64) -> Spread {
-        Spread { median: self.median * factor, min: self.min * factor, max: self.max * factor }
-    }
 }
 
 impl Machine {
@@ -335,6 +332,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             State::Optimal => "optimal",
             State::Degraded => "degraded",
+            State::Recovering => "recovering",
         })
     }
 }

@@ -95,7 +95,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The default workloads, degraded reads and recovery, in 80 seconds at most.
+    /// The default workloads, degraded reads and recovery, in 82 seconds at most.
     pub fn defaults(seed: u64) -> Plan {
         Plan {
             workloads: Workload::defaults(),
@@ -104,45 +104,81 @@ impl Plan {
             reps: 5,
             warmup: Duration::from_millis(20),
             measure: Duration::from_millis(180),
-            fill_limit: Duration::from_secs(2),
+            fill_limit: Duration::from_millis(1500),
             recovery_limit: Duration::from_millis(400),
-            limit: Duration::from_secs(80),
+            limit: Duration::from_secs(82),
             seed,
         }
     }
 
     /// The longest a series over subjects of these shapes takes, if that is below the limit.
     pub fn estimate(&self, shapes: &[Shape]) -> Duration {
-        let redundant = shapes.iter().filter(|shape| shape.failures_tolerated() > 0).count();
-        let single = shapes.iter().filter(|shape| **shape == Shape::Single).count();
-        let optimal = shapes.len() * self.workloads.len() + single * self.yardsticks().len();
+        let cast = Cast::of(shapes);
         let fill = self.fill_limit * shapes.len() as u32;
-        (fill + self.time_of_cells(optimal) + self.time_after_optimal(redundant)).min(self.limit)
+        let degraded = self.time_of_cells(&self.degraded_cells(&cast));
+        let all = fill + self.time_of_cells(&self.optimal_cells(&cast)) + degraded + self.time_of_recoveries(&cast);
+        all.min(self.limit)
     }
 
-    fn time_of_cells(&self, cells: usize) -> Duration {
-        (self.warmup + self.measure) * cells as u32 * self.reps
+    fn optimal_cells(&self, cast: &Cast) -> Vec<Who> {
+        Self::with_yardsticks(&self.workloads, &cast.everyone, cast)
     }
 
-    fn time_after_optimal(&self, redundant: usize) -> Duration {
-        let recoveries =
-            if self.recovery { self.recovery_limit * redundant as u32 * self.reps } else { Duration::ZERO };
-        self.time_of_cells(redundant * self.degraded.len()) + recoveries
+    fn degraded_cells(&self, cast: &Cast) -> Vec<Who> {
+        let who = [&cast.raw[..], &cast.redundant].concat();
+        Self::with_yardsticks(if cast.redundant.is_empty() { &[] } else { &self.degraded }, &who, cast)
     }
 
-    /// What the raw file is asked besides the workloads, so that theory has its read and write
-    /// times for each of them.
-    fn yardsticks(&self) -> Vec<Workload> {
-        let sequential = self.recovery.then(|| Workload::sequential(Mix::Read));
-        let mut needed = Vec::new();
-        for workload in self.workloads.iter().chain(&self.degraded).copied().chain(sequential) {
-            for pure in [workload.pure(Mix::Read), workload.pure(Mix::Write)] {
-                if !self.workloads.contains(&pure) && !needed.contains(&pure) {
-                    needed.push(pure);
+    /// `workloads` for all of `who`, and for the raw file what else theory needs to know its read and
+    /// write times for each of them.
+    fn with_yardsticks(workloads: &[Workload], who: &[usize], cast: &Cast) -> Vec<Who> {
+        let mut cells: Vec<Who> = workloads.iter().map(|workload| (*workload, who.to_vec())).collect();
+        for workload in workloads {
+            let both = [workload.pure(Mix::Read), workload.pure(Mix::Write)];
+            for pure in &both[..if workload.mix == Mix::Read { 1 } else { 2 }] {
+                if cells.iter().all(|(known, _)| known != pure) && !cast.raw.is_empty() {
+                    cells.push((*pure, cast.raw.clone()));
                 }
             }
         }
-        needed
+        cells
+    }
+
+    fn time_of_cells(&self, cells: &[Who]) -> Duration {
+        let count: usize = cells.iter().map(|(_, who)| who.len()).sum();
+        (self.warmup + self.measure) * count as u32 * self.reps
+    }
+
+    fn time_of_recoveries(&self, cast: &Cast) -> Duration {
+        if !self.recovery || cast.redundant.is_empty() {
+            return Duration::ZERO;
+        }
+        let yardsticks = (self.warmup + self.measure) * (RECOVERY_YARDSTICKS.len() * cast.raw.len()) as u32;
+        (self.recovery_limit * cast.redundant.len() as u32 + yardsticks) * self.reps
+    }
+}
+
+/// A workload, and the subjects it is for.
+type Who = (Workload, Vec<usize>);
+
+/// What tells the cost of a recovery: it reads and writes large blocks one after the other.
+const RECOVERY_YARDSTICKS: [Workload; 2] = [Workload::sequential(Mix::Read), Workload::sequential(Mix::Write)];
+
+/// Subjects by what can be asked of them.
+struct Cast {
+    everyone: Vec<usize>,
+    raw: Vec<usize>,
+    redundant: Vec<usize>,
+}
+
+impl Cast {
+    fn of(shapes: &[Shape]) -> Cast {
+        let which = |is: fn(Shape) -> bool| (0..shapes.len()).filter(|&at| is(shapes[at])).collect();
+        Cast {
+            everyone: (0..shapes.len()).collect(),
+            raw: which(|shape| shape == Shape::Single),
+            redundant: which(|shape| shape.failures_tolerated() > 0),
+        }
     }
 }
 
@@ -274,30 +310,22 @@ impl<'a> Series<'a> {
     /// counted in their cell.
     pub fn run(mut self, subjects: &mut [&mut dyn Subject]) -> Result<Findings, BenchError> {
         let shapes: Vec<Shape> = subjects.iter().map(|subject| subject.shape()).collect();
-        let redundant: Vec<usize> = (0..shapes.len()).filter(|&at| shapes[at].failures_tolerated() > 0).collect();
+        let cast = Cast::of(&shapes);
         self.planned.1 = self.plan.estimate(&shapes);
+        let (optimal, degraded) = (self.plan.optimal_cells(&cast), self.plan.degraded_cells(&cast));
+        let until_recovery = self.plan.limit.saturating_sub(self.plan.time_of_recoveries(&cast));
+        let until_degraded = until_recovery.saturating_sub(self.plan.time_of_cells(&degraded));
 
         let spans = self.fill(subjects)?;
-        let everyone: Vec<usize> = (0..subjects.len()).collect();
-        let raw: Vec<usize> = everyone.iter().copied().filter(|&at| shapes[at] == Shape::Single).collect();
-        let mut optimal: Vec<(Workload, &[usize])> =
-            self.plan.workloads.iter().map(|workload| (*workload, everyone.as_slice())).collect();
-        optimal.extend(self.plan.yardsticks().into_iter().map(|workload| (workload, raw.as_slice())));
-        let until = self.plan.limit.saturating_sub(self.plan.time_after_optimal(redundant.len()));
-        self.measure(subjects, &spans, State::Optimal, &optimal, until);
-
-        if !self.stopped() && !self.plan.degraded.is_empty() {
-            for &at in &redundant {
+        self.measure(subjects, &spans, State::Optimal, &optimal, until_degraded);
+        if !self.stopped() && !degraded.is_empty() {
+            for &at in &cast.redundant {
                 degrade(subjects[at])?;
             }
-            let degraded: Vec<(Workload, &[usize])> =
-                self.plan.degraded.iter().map(|workload| (*workload, redundant.as_slice())).collect();
-            let recoveries = self.plan.recovery_limit * (redundant.len() as u32 * self.plan.reps);
-            let reserve = if self.plan.recovery { recoveries } else { Duration::ZERO };
-            self.measure(subjects, &spans, State::Degraded, &degraded, self.plan.limit.saturating_sub(reserve));
+            self.measure(subjects, &spans, State::Degraded, &degraded, until_recovery);
         }
         if !self.stopped() && self.plan.recovery {
-            self.recover(subjects, &redundant)?;
+            self.recover(subjects, &spans, &cast, !degraded.is_empty())?;
         }
         if self.stopped() {
             self.partial.push("interrupted: what had been measured until then".to_owned());
@@ -344,10 +372,10 @@ impl<'a> Series<'a> {
         subjects: &mut [&mut dyn Subject],
         spans: &[Sectors],
         state: State,
-        cells: &[(Workload, &[usize])],
+        cells: &[Who],
         until: Duration,
     ) {
-        let count: usize = cells.iter().map(|(_, subjects)| subjects.len()).sum();
+        let count: usize = cells.iter().map(|(_, who)| who.len()).sum();
         let left = until.saturating_sub(self.elapsed());
         let each = left / (count as u32 * self.plan.reps).max(1);
         let time = Budget::time(self.plan.warmup, self.plan.measure);
@@ -429,13 +457,34 @@ impl<'a> Series<'a> {
         });
     }
 
-    fn recover(&mut self, subjects: &mut [&mut dyn Subject], redundant: &[usize]) -> Result<(), BenchError> {
+    /// Recovers everyone in turn, the raw file's sequential reads and writes between; `missing` says
+    /// that members are missing already.
+    fn recover(
+        &mut self,
+        subjects: &mut [&mut dyn Subject],
+        spans: &[Sectors],
+        cast: &Cast,
+        mut missing: bool,
+    ) -> Result<(), BenchError> {
         let mut given_up = vec![false; subjects.len()];
-        let mut missing = !self.plan.degraded.is_empty();
+        let budget = Budget::time(self.plan.warmup, self.plan.measure);
         for rep in 0..self.plan.reps {
-            for &at in redundant {
+            for (workload, &at) in RECOVERY_YARDSTICKS.iter().flat_map(|w| cast.raw.iter().map(move |at| (w, at))) {
+                let late = self.elapsed() + budget.warmup + budget.measure > self.plan.limit;
+                if cast.redundant.is_empty() || late || self.stopped() || spans[at] < workload.block {
+                    continue;
+                }
+                let what = format!("{} {workload}, {} of {}", subjects[at].name(), rep + 1, self.plan.reps);
+                self.step(what, self.plan.warmup + self.plan.measure);
+                self.measure_once(subjects[at], at, spans[at], State::Recovering, *workload, rep, budget);
+            }
+            for &at in &cast.redundant {
                 let left = self.plan.limit.saturating_sub(self.elapsed());
-                if self.stopped() || left.is_zero() {
+                if self.stopped() {
+                    return Ok(());
+                }
+                if left.is_zero() {
+                    self.partial.push(format!("recovery: time was up in repetition {} of {}", rep + 1, self.plan.reps));
                     return Ok(());
                 }
                 if given_up[at] {
@@ -520,18 +569,18 @@ struct Yardstick<'a> {
 }
 
 impl Yardstick<'_> {
-    /// The rates the raw file showed for `workload`, repetition by repetition.
-    fn rates(&self, workload: Workload, rate: impl Fn(&Run) -> f64) -> Option<Vec<f64>> {
+    /// The rates the raw file showed for `workload` in the repetitions of `state`.
+    fn rates(&self, state: State, workload: Workload, rate: impl Fn(&Run) -> f64) -> Option<Vec<f64>> {
         let raw = self.raw?;
-        let cell = self.cells.iter().find(|c| (c.subject, c.state, c.workload) == (raw, State::Optimal, workload))?;
+        let cell = self.cells.iter().find(|c| (c.subject, c.state, c.workload) == (raw, state, workload))?;
         Some(cell.runs.iter().map(rate).collect())
     }
 
     /// The rate theory allows at `cost`, in each repetition; where reads or writes do not occur in
     /// `cost`, theirs need not have been measured.
-    fn ceilings(&self, workload: Workload, cost: Cost, rate: impl Fn(&Run) -> f64) -> Option<Vec<f64>> {
-        let reads = self.rates(workload.pure(Mix::Read), &rate).filter(|_| cost.reads > 0.0);
-        let writes = self.rates(workload.pure(Mix::Write), &rate).filter(|_| cost.writes > 0.0);
+    fn ceilings(&self, state: State, workload: Workload, cost: Cost, rate: impl Fn(&Run) -> f64) -> Option<Vec<f64>> {
+        let reads = self.rates(state, workload.pure(Mix::Read), &rate).filter(|_| cost.reads > 0.0);
+        let writes = self.rates(state, workload.pure(Mix::Write), &rate).filter(|_| cost.writes > 0.0);
         if (reads.is_none() && cost.reads > 0.0) || (writes.is_none() && cost.writes > 0.0) {
             return None;
         }
@@ -543,10 +592,10 @@ impl Yardstick<'_> {
 
 fn cell(runs: &Runs, facts: &SubjectFacts, yardstick: &Yardstick<'_>) -> Cell {
     let cost = match runs.state {
-        State::Optimal => Some(facts.shape.cost(&runs.workload)),
-        State::Degraded => facts.shape.degraded_cost(&runs.workload),
+        State::Degraded if facts.failures_tolerated > 0 => facts.shape.degraded_cost(&runs.workload),
+        State::Optimal | State::Degraded | State::Recovering => Some(facts.shape.cost(&runs.workload)),
     };
-    let ceilings = cost.and_then(|cost| yardstick.ceilings(runs.workload, cost, Run::iops));
+    let ceilings = cost.and_then(|cost| yardstick.ceilings(runs.state, runs.workload, cost, Run::iops));
     let iops: Vec<f64> = runs.runs.iter().map(Run::iops).collect();
     let spread = Spread::of(&iops);
     let microseconds = |quantile: f64| runs.latency.value_at_quantile(quantile) as f64 / 1e3;
@@ -571,18 +620,16 @@ fn cell(runs: &Runs, facts: &SubjectFacts, yardstick: &Yardstick<'_>) -> Cell {
         member_bytes_per_byte_written: bytes_per_write.map(|bytes| bytes / runs.workload.block.bytes() as f64),
         theory_cost: cost,
         theory_iops: ceilings.as_ref().map(|ceilings| Spread::of(ceilings).median),
-        theory_percent: ceilings.map(|ceilings| percent(&iops, &ceilings, runs.state)),
+        theory_percent: ceilings.map(|ceilings| percent(&iops, &ceilings)),
         disturbed: disturbances(&runs.runs, spread),
         repetitions: repetitions(&runs.runs),
     }
 }
 
 fn rebuild(runs: &[Run], facts: &SubjectFacts, yardstick: &Yardstick<'_>) -> Rebuild {
-    let sequential = Workload::sequential(Mix::Read);
     let cost = facts.shape.recovery_cost();
-    let ceiling = cost
-        .and_then(|cost| yardstick.ceilings(sequential, cost, Run::mb_per_second))
-        .map(|ceilings| Spread::of(&ceilings).median);
+    let ceilings =
+        cost.and_then(|cost| yardstick.ceilings(State::Recovering, RECOVERY_YARDSTICKS[0], cost, Run::mb_per_second));
     let rates: Vec<f64> = runs.iter().map(Run::mb_per_second).collect();
     let spread = Spread::of(&rates);
     Rebuild {
@@ -590,23 +637,19 @@ fn rebuild(runs: &[Run], facts: &SubjectFacts, yardstick: &Yardstick<'_>) -> Reb
         mb_per_second: spread,
         bytes: runs.iter().map(|run| run.bytes).max().unwrap_or(0),
         theory_cost: cost,
-        theory_mb_per_second: ceiling,
-        theory_percent: ceiling.map(|ceiling| spread.scaled(100.0 / ceiling)),
+        theory_mb_per_second: ceilings.as_ref().map(|ceilings| Spread::of(ceilings).median),
+        theory_percent: ceilings.map(|ceilings| percent(&rates, &ceilings)),
         disturbed: disturbances(runs, spread),
         repetitions: repetitions(runs),
     }
 }
 
-/// Shares of the ceiling: pairwise where subject and raw file took turns, of its median where they
-/// were measured at different times.
-fn percent(rates: &[f64], ceilings: &[f64], state: State) -> Spread {
+/// Shares of the ceiling, each of its own repetition's; of the median of all where time was up
+/// before the raw file had its turn.
+fn percent(rates: &[f64], ceilings: &[f64]) -> Spread {
     let median = Spread::of(ceilings).median;
-    let ceiling = |rep: usize| match state {
-        State::Optimal => ceilings.get(rep).copied().unwrap_or(median),
-        State::Degraded => median,
-    };
-    let shares: Vec<f64> = rates.iter().enumerate().map(|(rep, rate)| 100.0 * rate / ceiling(rep)).collect();
-    Spread::of(&shares)
+    let share = |(rep, rate): (usize, &f64)| 100.0 * rate / ceilings.get(rep).copied().unwrap_or(median);
+    Spread::of(&rates.iter().enumerate().map(share).collect::<Vec<_>>())
 }
 
 fn repetitions(runs: &[Run]) -> Vec<Repetition> {
@@ -638,7 +681,8 @@ mod tests {
     #[test]
     fn a_series_has_a_cell_for_each_subject_workload_and_state() {
         let found = findings(hasty_plan(), &AtomicBool::new(false));
-        assert_eq!(found.cells.len(), 6 * 8 + 4 * 2);
+        // The raw file runs beside the degraded arrays and between recoveries.
+        assert_eq!(found.cells.len(), 6 * 8 + 5 * 2 + 2);
         assert_eq!(found.rebuilds.len(), 4);
         assert_eq!(found.partial, Vec::<String>::new());
         for cell in &found.cells {
@@ -684,7 +728,7 @@ mod tests {
         Series::new(hasty_plan(), &clock, &stop, &mut watch).run(&mut subjects).unwrap();
         assert!(all.iter().all(|one| !one.degraded));
         assert_eq!(all.iter().map(|one| one.recoveries).collect::<Vec<_>>(), [0, 0, 3, 3, 3, 3]);
-        assert_eq!(steps.len(), 6 + 3 * (6 * 8 + 4 * 2 + 4));
+        assert_eq!(steps.len(), 6 + 3 * (6 * 8 + 5 * 2 + 2 + 4));
         assert!(
             steps.is_sorted_by(|a, b| a.done <= b.done) && steps.iter().all(|step| (0.0..=1.0).contains(&step.done))
         );

@@ -380,7 +380,11 @@ fn fitting(text: &str, size: f64, width: f64) -> f64 {
 
 /// Megabytes as gigabytes (10⁹ bytes), in three digits.
 fn gb(megabytes: f64) -> String {
-    let digits = if megabytes < 99_950.0 { 1 } else { 0 };
+    let digits = match megabytes {
+        m if m < 9_995.0 => 2,
+        m if m < 99_950.0 => 1,
+        _ => 0,
+    };
     format!("{:.digits$}", megabytes / 1e3)
 }
 

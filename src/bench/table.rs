@@ -82,10 +82,7 @@ fn comparison(report: &Report, subjects: &[&SubjectFacts], charset: Charset) -> 
     row("usable".to_owned(), "MiB", &|facts| aligned(&(facts.usable_bytes >> 20).to_string(), "", " "));
     row("failures tolerated".to_owned(), "", &|facts| aligned(&facts.failures_tolerated.to_string(), "", " "));
     for (state, workload) in rows(report) {
-        let name = match state {
-            State::Optimal => workload.to_string(),
-            State::Degraded => format!("{workload}, degraded"),
-        };
+        let name = row_name(state, workload);
         row(name, if shown_in_mb(&workload) { "MB/s" } else { "IOPS" }, &|facts| {
             let Some(cell) = report.cell(&facts.name, state, workload) else {
                 return aligned(absent(facts, state), "", " ");
@@ -131,6 +128,13 @@ pub(super) fn rows(report: &Report) -> Vec<(State, Workload)> {
     optimal.chain(degraded).filter(measured).collect()
 }
 
+fn row_name(state: State, workload: Workload) -> String {
+    match state {
+        State::Optimal => workload.to_string(),
+        State::Degraded | State::Recovering => format!("{workload}, {state}"),
+    }
+}
+
 /// A share is worth showing except where it is 100 % by definition: the yardstick itself.
 pub(super) fn says_something(facts: &SubjectFacts, cell: &Cell) -> bool {
     facts.shape != Shape::Single || (0.01..0.99).contains(&cell.workload.read_share())
@@ -166,10 +170,7 @@ fn figures(report: &Report, charset: Charset) -> String {
         ["workload", "subject", "IOPS", "MB/s", "±%", "p50 µs", "p99 µs", "p99.9 µs", "w/w", "B/B", "theory", ""];
     let mut table = new_table(header.map(str::to_owned).to_vec(), charset);
     for (state, workload) in rows(report) {
-        let name = match state {
-            State::Optimal => workload.to_string(),
-            State::Degraded => format!("{workload}, degraded"),
-        };
+        let name = row_name(state, workload);
         let cells = report.subjects.iter().filter_map(|facts| report.cell(&facts.name, state, workload));
         for (at, cell) in cells.enumerate() {
             let half_spread = 50.0 * (cell.iops.max - cell.iops.min) / cell.iops.median.max(f64::MIN_POSITIVE);
