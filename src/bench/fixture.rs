@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::bench::{
-    Driven, Findings, Machine, Measured, Mix, Plan, RealClock, Recovery, Report, Series, Shape, Subject, Traffic,
-    Workload,
+    Clock, Driven, Findings, Machine, Measured, Mix, Plan, RealClock, Recovery, Report, Series, Shape, Subject,
+    Traffic, Workload,
 };
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, Lba, Limits, Op, Payload, Request, RequestId, Sectors,
@@ -172,7 +172,7 @@ impl Subject for Pretender {
 
     fn recover(&mut self, _longest: Duration, _stop: &AtomicBool) -> io::Result<Recovery> {
         assert!(self.degraded, "{} has nothing to recover", self.name);
-        let began = std::time::Instant::now();
+        let clock = RealClock::start();
         let cost = self.shape.recovery_cost().expect("only redundant subjects are degraded");
         let length = Sectors::floor_bytes(1 << 20);
         let payload = Payload::copy_of(&vec![0x5a; 1 << 20]);
@@ -184,6 +184,6 @@ impl Subject for Pretender {
         }
         self.degraded = false;
         self.recoveries += 1;
-        Ok(Recovery { bytes: blocks << 20, elapsed: began.elapsed(), complete: true })
+        Ok(Recovery { bytes: blocks << 20, elapsed: clock.now().since(Instant::START), complete: true })
     }
 }
