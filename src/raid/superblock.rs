@@ -788,6 +788,7 @@ fn chunk_field(chunk: Sectors) -> [u8; 4] {
 mod tests {
     use super::*;
     use crate::raid::golden::{MEMBERS, Member};
+    use crate::raid::member_layout::{BitmapWish, DataRoom};
     use proptest::prelude::*;
 
     fn found(name: &str) -> (Member, Superblock) {
@@ -910,6 +911,38 @@ mod tests {
         assert_eq!(implausible("r5rec-3", 152, 1 << 40, 8), "recovery_offset");
         assert_eq!(implausible("r5-0", 256, 4, 2), "dev_roles");
         assert_eq!(implausible("r5resh-0", 124, 0x8000_0000, 4), "new_offset");
+    }
+
+    fn fresh(minor: MinorVersion, device: Sectors, slot: u16) -> Superblock {
+        let room = DataRoom::default_for(minor, device, 5, Sectors(128)).unwrap();
+        let wish = BitmapWish { sync_size: room.size, chunk: None };
+        let member = MemberLayout::place(minor, device, room.data_offset, room.size, Some(wish), true).unwrap();
+        Superblock::new(NewMember {
+            member,
+            set_uuid: SetUuid([1; 16]),
+            set_name: SetName::new("lab:new").unwrap(),
+            created: Timestamp::new(1_700_000_000, 5),
+            level: 5,
+            layout: 2,
+            size: room.size,
+            chunk: Sectors(128),
+            raid_disks: 3,
+            dev_number: slot.into(),
+            device_uuid: DeviceUuid([slot as u8 + 2; 16]),
+            roles: (0..3).map(MemberRole::Slot).collect(),
+            resync: ResyncOffset::InSync,
+        })
+    }
+
+    #[test]
+    fn a_new_member_is_found_as_it_was_made() {
+        for (minor, device) in MinorVersion::ALL.iter().zip([Sectors(32_771), Sectors(32_768), Sectors(1 << 33)]) {
+            let made = fresh(*minor, device, 2);
+            let found = Superblock::decode(&made.encode(), *minor, made.super_offset, device);
+            assert_eq!(found.as_ref(), Ok(&made));
+            assert_eq!(made.role(), MemberRole::Slot(2));
+            assert!(made.bitmap_space() >= Sectors(8) && made.unsupported().is_none());
+        }
     }
 
     #[test]
