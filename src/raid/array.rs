@@ -27,11 +27,7 @@ use crate::parity::Kernel;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum IoOwner {
     /// A band, for one of its columns; `part`: the number of the cargo it fills directly.
-    Band {
-        band: usize,
-        column: usize,
-        part: Option<usize>,
-    },
+    Band { band: usize, column: usize, part: Option<usize> },
     /// The control path.
     Metadata,
     /// A user's flush.
@@ -135,6 +131,21 @@ impl<B: Bank> Array<B> {
         &self.control.members
     }
 
+    /// The count of events in the superblocks.
+    pub fn events_count(&self) -> u64 {
+        self.control.events()
+    }
+
+    /// Whether too many members are gone for the array to take writes.
+    pub fn is_failed(&self) -> bool {
+        self.control.is_failed()
+    }
+
+    /// Slots without a member that holds all it should.
+    pub fn degraded(&self) -> super::set::SlotSet {
+        self.control.degraded()
+    }
+
     /// What happened since the last call.
     pub fn drain_events(&mut self) -> Vec<Event> {
         self.control.drain_log()
@@ -173,18 +184,17 @@ impl<B: Bank> Array<B> {
             return Err(IoError::Offline);
         }
         let failed = self.control.is_failed();
-        if failed && (request.op.is_write() || matches!(request.op, Op::Flush)) { Err(IoError::Offline) } else { Ok(()) }
+        if failed && (request.op.is_write() || matches!(request.op, Op::Flush)) {
+            Err(IoError::Offline)
+        } else {
+            Ok(())
+        }
     }
 
     fn submit_flush(&mut self, id: RequestId) {
         let devices = self.control.members.serving();
-        let entry = UserRequest {
-            id,
-            op: Op::Flush,
-            pieces: SmallVec::new(),
-            outstanding: devices.len(),
-            result: Ok(()),
-        };
+        let entry =
+            UserRequest { id, op: Op::Flush, pieces: SmallVec::new(), outstanding: devices.len(), result: Ok(()) };
         let key = self.requests.insert(entry);
         for device in devices {
             self.submit_io(device, IoOwner::Flush { request: key }, Extent::new(Lba(0), Sectors::ZERO), Op::Flush);
@@ -230,8 +240,7 @@ impl<B: Bank> Array<B> {
             cargo.push(Some(Cargo::Down(payload.cut(at..end).contiguous())));
             at = end;
         }
-        let request =
-            UserRequest { id, op, pieces: SmallVec::new(), outstanding: cuts.len(), result: Ok(()) };
+        let request = UserRequest { id, op, pieces: SmallVec::new(), outstanding: cuts.len(), result: Ok(()) };
         let key = self.requests.insert(request);
         for cut in cuts {
             let intent = Intent::Write(cut.chunks());
@@ -341,7 +350,12 @@ impl<B: Bank> Array<B> {
     }
 
     /// A band of a user's request is done; its bytes come back.
-    pub(super) fn user_band_done(&mut self, key: usize, cargo: SmallVec<[(usize, usize, Cargo); 2]>, result: Result<(), IoError>) {
+    pub(super) fn user_band_done(
+        &mut self,
+        key: usize,
+        cargo: SmallVec<[(usize, usize, Cargo); 2]>,
+        result: Result<(), IoError>,
+    ) {
         let request = &mut self.requests[key];
         for (_, piece, cargo) in cargo {
             if let Cargo::Up(buf) = cargo {

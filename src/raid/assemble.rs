@@ -102,7 +102,9 @@ pub enum AssembleError {
     #[error("no devices to assemble from")]
     NoDevices,
     /// Members of different arrays.
-    #[error("{device:?} belongs to another array ({found:?}) than {first:?} ({expected:?}): give the members of one array only")]
+    #[error(
+        "{device:?} belongs to another array ({found:?}) than {first:?} ({expected:?}): give the members of one array only"
+    )]
     OtherArray {
         /// The first device.
         first: DeviceId,
@@ -512,9 +514,7 @@ fn member_of(
     if let Some(recovery) = recovery {
         let used = geometry.member_used(slot).0;
         let stale = match bitmap {
-            Some(bitmap) if recovery.by_bitmap => {
-                stale_by_bitmap(geometry, bitmap, slot, recovery.offset.0)
-            }
+            Some(bitmap) if recovery.by_bitmap => stale_by_bitmap(geometry, bitmap, slot, recovery.offset.0),
             _ => one_range(recovery.offset.0..used),
         };
         member.begin_filling(stale, recovery.by_bitmap && bitmap.is_some());

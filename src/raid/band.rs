@@ -244,9 +244,7 @@ impl Band {
     /// The column a chunk's bytes were read in or reconstructed to.
     pub(super) fn source_of(&self, chunk: usize) -> usize {
         use super::geometry::Role;
-        let holds = |column: &usize| {
-            matches!(self.stripe.columns[*column].role, Role::Data { index, .. } if usize::from(index) == chunk)
-        };
+        let holds = |column: &usize| matches!(self.stripe.columns[*column].role, Role::Data { index, .. } if usize::from(index) == chunk);
         (0..self.known.len())
             .filter(holds)
             .find(|column| self.known[*column].is_some())

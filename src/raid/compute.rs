@@ -145,12 +145,7 @@ pub enum Blame {
 
 /// Compares the columns of a parity stripe over `range` of their bytes. `None`: they agree, or too
 /// little is known to compare (some data column, or every parity column, is missing).
-pub fn compare_parity(
-    kernel: Kernel,
-    roles: &[Role],
-    known: &Known,
-    range: std::ops::Range<usize>,
-) -> Option<Blame> {
+pub fn compare_parity(kernel: Kernel, roles: &[Role], known: &Known, range: std::ops::Range<usize>) -> Option<Blame> {
     let data = data_count(roles);
     if known[..data].iter().any(Option::is_none) {
         return None;
@@ -200,7 +195,8 @@ pub fn compare_copies(known: &Known, range: std::ops::Range<usize>) -> Option<(u
     if differing == 0 {
         return None;
     }
-    let mut minority = copies.iter().filter(|(_, bytes)| copies.iter().filter(|(_, other)| other == bytes).count() == 1);
+    let mut minority =
+        copies.iter().filter(|(_, bytes)| copies.iter().filter(|(_, other)| other == bytes).count() == 1);
     let blame = match (minority.next(), minority.next()) {
         (Some((column, _)), None) if copies.len() >= 3 => Blame::Column(*column),
         _ => Blame::Unknown,

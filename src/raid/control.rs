@@ -26,12 +26,12 @@ use std::time::Duration;
 
 use rangemap::RangeSet;
 
+use super::bitmap_super::BITMAP_PAGE;
 use super::geometry::{Column, Geometry, Slot, StripeIndex};
 use super::member::{Member, Members, Place, Standing};
 use super::plan::BandHealth;
 use super::set::{ColumnSet, SlotSet};
 use super::superblock::{MemberRole, Recovery, ResyncOffset, Superblock, Timestamp};
-use super::bitmap_super::BITMAP_PAGE;
 use super::write_intent::WriteIntent;
 use crate::block::{DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors};
 
@@ -211,11 +211,7 @@ impl Control {
         self.mode == Mode::ReadOnly
     }
 
-    /// Whether the superblocks say, or are about to say, that writes are under way.
-    pub(super) fn is_active(&self) -> bool {
-        self.active
-    }
-
+    /// The count of events, as the last update that was started wrote it.
     pub(super) fn events(&self) -> u64 {
         self.events
     }

@@ -101,7 +101,8 @@ pub fn create(new: &NewArray) -> Result<(Geometry, Vec<NewAreas>), CreateError> 
     };
     let config =
         GeometryConfig { level: new.level, layout: new.layout, raid_disks: new.raid_disks, chunk, member_sizes };
-    let size = if redundant { rooms.iter().map(|room| room.size).min().unwrap_or(Sectors::ZERO) } else { Sectors::ZERO };
+    let size =
+        if redundant { rooms.iter().map(|room| room.size).min().unwrap_or(Sectors::ZERO) } else { Sectors::ZERO };
     let geometry = Geometry::new(config)?;
     let wish = new.bitmap.then(|| BitmapWish { sync_size: geometry.sync_size(), chunk: None });
     let mut roles: Vec<MemberRole> = (0..new.raid_disks as u16).map(MemberRole::Slot).collect();

@@ -96,9 +96,7 @@ impl<B: Bank> Array<B> {
         for part in 0..band.cargo.len() {
             let band = &mut self.bands[key];
             let chunk = band.cargo[part].0;
-            let holds = |column: &usize| {
-                matches!(band.stripe.columns[*column].role, Role::Data { index, .. } if usize::from(index) == chunk)
-            };
+            let holds = |column: &usize| matches!(band.stripe.columns[*column].role, Role::Data { index, .. } if usize::from(index) == chunk);
             let column = band.plan.reads.iter().find(holds).expect("a plan reads a column for every chunk");
             let Cargo::Up(buf) = &mut band.cargo[part].2 else { panic!("a read carries bytes up") };
             let buf = std::mem::take(buf);
@@ -647,7 +645,8 @@ impl<B: Bank> Array<B> {
         let excluded = if mend { band.excluded.clone() } else { SmallVec::new() };
         for (half, cargo) in halves.into_iter().enumerate() {
             let rows = if half == 0 { rows.start..middle } else { middle..rows.end };
-            let mut child = Band::new(Purpose::Half { of: key, second: half == 1 }, intent, index, stripe.clone(), rows);
+            let mut child =
+                Band::new(Purpose::Half { of: key, second: half == 1 }, intent, index, stripe.clone(), rows);
             child.cargo = cargo;
             child.content = content;
             child.durability = durability;

@@ -228,7 +228,10 @@ impl Members {
     /// Who sits in a slot: its member, then its replacement.
     pub fn in_slot(&self, slot: Slot) -> impl Iterator<Item = &Member> {
         let seat = self.seats[slot.0 as usize];
-        [seat.member, seat.replacement].into_iter().flatten().map(|device| self.get(device).expect("seats hold members"))
+        [seat.member, seat.replacement]
+            .into_iter()
+            .flatten()
+            .map(|device| self.get(device).expect("seats hold members"))
     }
 
     /// Devices that take reads and writes of data.

@@ -431,7 +431,8 @@ impl<B: Bank> Array<B> {
             return Some(self.skip_unused(slot, row));
         };
         let stripe = self.geometry.stripe(index);
-        let column = stripe.columns.iter().position(|c| c.slot == slot && (c.base.0..c.base.0 + stripe.rows.0).contains(&row));
+        let column =
+            stripe.columns.iter().position(|c| c.slot == slot && (c.base.0..c.base.0 + stripe.rows.0).contains(&row));
         let column = column.expect("the stripe at a row has a column there");
         let first = row - stripe.columns[column].base.0;
         let mut end = stripe.rows.0;
@@ -631,8 +632,7 @@ impl<B: Bank> Array<B> {
     ) -> bool {
         let band = &self.bands[key];
         let grain = u64::from(self.grain());
-        let bytes =
-            ((rows.start - band.rows.start) * grain) as usize..((rows.end - band.rows.start) * grain) as usize;
+        let bytes = ((rows.start - band.rows.start) * grain) as usize..((rows.end - band.rows.start) * grain) as usize;
         let mut known: compute::Known =
             band.known.iter().map(|column| column.as_ref().map(|all| all.slice(bytes.clone()))).collect();
         let parity = self.geometry.parity_count() > 0;

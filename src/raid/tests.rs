@@ -166,7 +166,8 @@ fn shapes() -> Vec<(Level, Layout, usize)> {
 fn what_is_written_is_read_also_degraded_and_after_recovery() {
     for (seed, (level, layout, disks)) in shapes().into_iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed as u64);
-        let mut lab = Lab::new(level, layout, disks, usize::from(level != Level::Raid0), level != Level::Raid0 && seed % 2 == 0);
+        let mut lab =
+            Lab::new(level, layout, disks, usize::from(level != Level::Raid0), level != Level::Raid0 && seed % 2 == 0);
         lab.random_ops(&mut rng, 100);
         lab.verify();
         if level == Level::Raid0 {

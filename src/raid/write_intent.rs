@@ -138,10 +138,8 @@ impl WriteIntent {
             self.changed.insert(0);
         }
         self.flying = true;
-        let pages: Vec<_> = std::mem::take(&mut self.changed)
-            .into_iter()
-            .map(|page| (page, self.wanted.page(page)))
-            .collect();
+        let pages: Vec<_> =
+            std::mem::take(&mut self.changed).into_iter().map(|page| (page, self.wanted.page(page))).collect();
         if !pages.is_empty() {
             self.started = self.wanted.clone();
         }
