@@ -1,1 +1,552 @@
-//! From `lab.toml` to a running stack: the only place that knows all layers.
+//! From a lab's directory to a running stack: the only place that knows all layers.
+//!
+//! ```text
+//!   requests -> Reactor -> Array -> Fault -> Leaf (mmap | file | io_uring | overlay) -> images, devices
+//! ```
+//!
+//! A lab is opened by one process at a time, which holds a lock on its directory. Looking at one needs no lock:
+//! superblocks are read as they stand on the disks.
+
+use std::fs::{self, File};
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+
+use crate::block::{
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    SECTOR_BYTES, Sectors, Wakeups,
+};
+use crate::config::{Backend, Config, ConfigError, DiskConfig};
+use crate::disk::{
+    Fault, FaultMisfit, FaultSpec, FileBank, ImageError, ImageOptions, MmapBank, OverlayBank, OverlayError, UringBank,
+};
+use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
+use crate::raid::probe::{ProbeError, Refusal};
+use crate::raid::sync::SyncOptions;
+use crate::raid::{Array, VOLUME};
+use crate::reactor::Reactor;
+
+/// A lab's file, with faults as the fault layer takes them.
+pub type LabConfig = Config<FaultSpec>;
+
+/// The array of a lab over its disks.
+pub type Volume = Array<Fault<Leaf>>;
+
+/// The disks of a lab, whatever they are reached by.
+pub enum Leaf {
+    /// Mapped into memory.
+    Mmap(MmapBank),
+    /// pread and pwrite.
+    File(FileBank),
+    /// `io_uring`.
+    Uring(Box<UringBank>),
+    /// Originals that do not change.
+    Overlay(OverlayBank),
+}
+
+macro_rules! each_leaf {
+    ($leaf:expr, $bank:ident => $do:expr) => {
+        match $leaf {
+            Leaf::Mmap($bank) => $do,
+            Leaf::File($bank) => $do,
+            Leaf::Uring($bank) => $do,
+            Leaf::Overlay($bank) => $do,
+        }
+    };
+}
+
+impl Bank for Leaf {
+    fn limits(&self, device: DeviceId) -> Limits {
+        each_leaf!(self, bank => bank.limits(device))
+    }
+    fn submit(&mut self, device: DeviceId, request: Request, now: Instant) {
+        each_leaf!(self, bank => bank.submit(device, request, now));
+    }
+    fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
+        each_leaf!(self, bank => bank.poll(now, done));
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        each_leaf!(self, bank => bank.next_deadline())
+    }
+}
+
+impl Wakeups for Leaf {
+    fn wakeups(&self) -> Vec<BorrowedFd<'_>> {
+        each_leaf!(self, bank => bank.wakeups())
+    }
+}
+
+impl Leaf {
+    /// Disks reached by `backend`. Where `io_uring` cannot be had, pread and pwrite stand in, and the second value
+    /// says why.
+    pub fn new(backend: Backend) -> Result<(Leaf, Option<String>), StackError> {
+        let plain = |source| StackError::Backend { backend, source };
+        Ok(match backend {
+            Backend::Mmap => (Leaf::Mmap(MmapBank::new().map_err(plain)?), None),
+            Backend::File => (Leaf::File(FileBank::new().map_err(plain)?), None),
+            Backend::Uring => match UringBank::new() {
+                Ok(bank) => (Leaf::Uring(Box::new(bank)), None),
+                Err(why) => (Leaf::File(FileBank::new().map_err(plain)?), Some(why.to_string())),
+            },
+        })
+    }
+
+    /// Adds an image or device.
+    pub fn open(&mut self, path: &Path, overlay: Option<&Path>, read_only: bool) -> Result<DeviceId, StackError> {
+        let options = ImageOptions { read_only, ..ImageOptions::default() };
+        Ok(match self {
+            Leaf::Mmap(bank) => bank.open(path, options)?,
+            Leaf::File(bank) => bank.open(path, options)?,
+            Leaf::Uring(bank) => bank.open(path, options)?,
+            Leaf::Overlay(bank) => bank.open(path, overlay.ok_or(StackError::MixedOverlay)?)?,
+        })
+    }
+}
+
+/// Why a stack cannot be built.
+#[derive(Debug, Error)]
+pub enum StackError {
+    /// `lab.toml` cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process has the lab open.
+    #[error("{} is open in another process: wait for it to end, or stop it", lab.display())]
+    InUse {
+        /// The lab.
+        lab: PathBuf,
+    },
+    /// The lab's directory cannot be locked.
+    #[error("cannot lock {}: {source}", lab.display())]
+    Lock {
+        /// The lab.
+        lab: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The way to reach disks cannot be set up.
+    #[error("cannot use the {} backend: {source}", backend.name())]
+    Backend {
+        /// Which.
+        backend: Backend,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// An image cannot be opened.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// An overlay cannot be opened.
+    #[error(transparent)]
+    Overlay(#[from] OverlayError),
+    /// Some disks have an overlay and some have none.
+    #[error("either all disks of a lab have an overlay or none: see `lab.toml`")]
+    MixedOverlay,
+    /// A fault does not fit its disk.
+    #[error("{disk}: {source}")]
+    Fault {
+        /// The disk.
+        disk: String,
+        /// Why not.
+        source: FaultMisfit,
+    },
+    /// A disk carries something that is left to md.
+    #[error("{disk}: {refusal}")]
+    Refused {
+        /// The disk.
+        disk: String,
+        /// What.
+        refusal: Refusal,
+    },
+    /// The disks do not make an array.
+    #[error("{}", named(error, names))]
+    Assemble {
+        /// Why not.
+        error: AssembleError,
+        /// The disks' names, by device.
+        names: Vec<String>,
+    },
+}
+
+/// An error about devices, with their names instead of their numbers.
+fn named(error: &AssembleError, names: &[String]) -> String {
+    let mut text = error.to_string();
+    // From the highest number down, so that `DeviceId(1)` is not found in `DeviceId(12)`.
+    for (device, name) in names.iter().enumerate().rev() {
+        text = text.replace(&format!("DeviceId({device})"), name);
+    }
+    text
+}
+
+/// A disk of a lab, as it was found.
+#[derive(Clone, Debug)]
+pub struct LabDisk {
+    /// Its name.
+    pub name: String,
+    /// Its image or device.
+    pub path: PathBuf,
+    /// Its device, if it could be opened.
+    pub device: Option<DeviceId>,
+    /// What is wrong with it, if it is of no use.
+    pub trouble: Option<String>,
+}
+
+/// A lab's directory, locked.
+pub struct Lab {
+    /// The directory.
+    pub directory: PathBuf,
+    /// What its file says.
+    pub config: LabConfig,
+    _lock: File,
+}
+
+/// Locks a directory against any other process that would open it as a lab.
+pub fn lock_directory(lab: &Path) -> Result<File, StackError> {
+    let cannot = |source| StackError::Lock { lab: lab.to_owned(), source };
+    let directory = File::open(lab).map_err(cannot)?;
+    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(directory),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StackError::InUse { lab: lab.to_owned() }),
+        Err(error) => Err(cannot(error.into())),
+    }
+}
+
+impl Lab {
+    /// Takes hold of a lab.
+    pub fn open(directory: &Path) -> Result<Lab, StackError> {
+        if !directory.join(crate::config::FILE_NAME).exists() {
+            return Err(ConfigError::NotALab { lab: directory.to_owned() }.into());
+        }
+        let lock = lock_directory(directory)?;
+        Ok(Lab { directory: directory.to_owned(), config: LabConfig::read(directory)?, _lock: lock })
+    }
+
+    /// Writes `lab.toml` as it is now.
+    pub fn save(&self) -> Result<(), StackError> {
+        Ok(self.config.write(&self.directory)?)
+    }
+
+    /// Where a path of `lab.toml` leads.
+    pub fn path_of(&self, path: &Path) -> PathBuf {
+        self.directory.join(path)
+    }
+
+    /// The name a disk would have that is added next.
+    pub fn next_name(&self) -> String {
+        let taken = |name: &str| {
+            self.config.disks.iter().any(|disk| disk.name == name)
+                || self.directory.join(format!("{name}.img")).exists()
+        };
+        (0..).map(|number| format!("disk-{number}")).find(|name| !taken(name)).expect("numbers do not end")
+    }
+
+    /// What an image or device says about itself that is not one of the open disks.
+    pub fn candidate_at(&self, path: &Path) -> Result<Candidate, CandidateError<std::io::Error>> {
+        read_candidate_plainly(DeviceId(0), &self.path_of(path))
+    }
+
+    fn sync_options(&self) -> SyncOptions {
+        let sync = self.config.sync;
+        SyncOptions { speed_min: sync.speed_min, speed_max: sync.speed_max, frozen: false }
+    }
+}
+
+/// How to open a lab.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct OpenOptions {
+    /// Accept what may be wrong; see [`AssembleOptions::force`].
+    pub force: bool,
+    /// Leave recovery and resync for later.
+    pub frozen: bool,
+    /// As fast as it goes, whatever the lab's speed limits.
+    pub unlimited: bool,
+}
+
+/// A lab whose array runs in this process.
+pub struct Stack {
+    /// The lab.
+    pub lab: Lab,
+    /// Its disks, in the order of `lab.toml`; those added later behind.
+    pub disks: Vec<LabDisk>,
+    /// What there is to say about how it was put together.
+    pub remarks: Vec<Remark>,
+    /// Why the disks are not reached as `lab.toml` says, if so.
+    pub fallback: Option<String>,
+    /// The array, and what drives it.
+    pub reactor: Reactor<Volume>,
+}
+
+/// Seconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "superblocks carry the time of day")]
+pub fn wall_clock() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+impl Stack {
+    /// Opens all disks of a lab and starts its array.
+    pub fn open(lab: Lab, options: OpenOptions) -> Result<Stack, StackError> {
+        let overlays = lab.config.disks.iter().filter(|disk| disk.overlay.is_some()).count();
+        let (mut leaf, fallback) = match overlays {
+            0 => Leaf::new(lab.config.backend)?,
+            all if all == lab.config.disks.len() => (Leaf::Overlay(OverlayBank::new()), None),
+            _ => return Err(StackError::MixedOverlay),
+        };
+        let mut disks = Vec::new();
+        for disk in &lab.config.disks {
+            disks.push(open_disk(&lab, &mut leaf, disk)?);
+        }
+        let mut bank = Fault::new(leaf);
+        for fault in &lab.config.faults {
+            let device = disks.iter().find(|disk| disk.name == fault.disk).and_then(|disk| disk.device);
+            if let Some(device) = device {
+                bank.arm(device, fault.fault.clone(), Instant::START)
+                    .map_err(|source| StackError::Fault { disk: fault.disk.clone(), source })?;
+            }
+        }
+        let mut reactor = Reactor::new(bank);
+        let candidates = read_candidates(&mut reactor, &mut disks)?;
+        let settings = AssembleOptions { force: options.force, read_only: false, wall_clock: wall_clock() };
+        let assembly =
+            assemble(candidates, settings).map_err(|error| StackError::Assemble { error, names: names_of(&disks) })?;
+        let sync = if options.unlimited { SyncOptions::UNLIMITED } else { lab.sync_options() };
+        let sync = SyncOptions { frozen: options.frozen, ..sync };
+        let Assembly { geometry, start, remarks, .. } = assembly;
+        let array = Array::start(reactor.into_stack(), geometry, start, sync);
+        Ok(Stack { lab, disks, remarks, fallback, reactor: Reactor::new(array) })
+    }
+
+    /// The array.
+    pub fn array(&self) -> &Volume {
+        self.reactor.stack()
+    }
+
+    /// The array, to be changed.
+    pub fn array_mut(&mut self) -> &mut Volume {
+        self.reactor.stack_mut()
+    }
+
+    /// A disk's name.
+    pub fn name_of(&self, device: DeviceId) -> &str {
+        let named = self.disks.iter().find(|disk| disk.device == Some(device));
+        named.map_or("a disk that was removed", |disk| &disk.name)
+    }
+
+    /// Adds an image or device under `name`, to the bank and to `lab.toml`.
+    pub fn attach(&mut self, name: &str, path: &Path) -> Result<DeviceId, StackError> {
+        let full = self.lab.path_of(path);
+        let overlaid = self.lab.config.disks.iter().any(|disk| disk.overlay.is_some());
+        let overlay = overlaid.then(|| PathBuf::from(format!("{name}.overlay")));
+        let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
+        let leaf = self.array_mut().bank_mut().inner_mut();
+        let device = leaf.open(&full, overlay_path.as_deref(), false)?;
+        self.lab.config.disks.push(DiskConfig { name: name.to_owned(), path: path.to_owned(), overlay });
+        self.lab.save()?;
+        self.disks.push(LabDisk { name: name.to_owned(), path: full, device: Some(device), trouble: None });
+        Ok(device)
+    }
+
+    /// Forgets a disk; its image stays.
+    pub fn detach(&mut self, name: &str) -> Result<(), StackError> {
+        self.lab.config.disks.retain(|disk| disk.name != name);
+        self.lab.config.faults.retain(|fault| fault.disk != name);
+        self.lab.save()
+    }
+
+    /// Reads from the volume.
+    pub fn read(&mut self, extent: Extent) -> Result<Vec<u8>, IoError> {
+        let op = Op::Read(Buf::zeroed(extent.length.bytes() as usize));
+        match self.reactor.request(VOLUME, extent, op) {
+            (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
+            (_, Err(error)) => Err(error),
+            (op, Ok(())) => panic!("a read came back as a {}", op.name()),
+        }
+    }
+
+    /// Writes to the volume.
+    pub fn write(&mut self, at: Lba, bytes: &[u8]) -> Result<(), IoError> {
+        let extent = Extent::new(at, Sectors(bytes.len() as u64 / SECTOR_BYTES));
+        self.reactor.request(VOLUME, extent, Op::Write(Payload::copy_of(bytes), Durability::Volatile)).1
+    }
+
+    /// Makes durable what was written.
+    pub fn flush(&mut self) -> Result<(), IoError> {
+        self.reactor.request(VOLUME, Extent::new(Lba(0), Sectors::ZERO), Op::Flush).1
+    }
+
+    /// Lets everything under way finish, writes down how far it came, marks the array clean.
+    pub fn stop(mut self) {
+        self.array_mut().stop();
+        self.reactor.run(|array| array.is_stopped());
+    }
+}
+
+fn names_of(disks: &[LabDisk]) -> Vec<String> {
+    let highest = disks.iter().filter_map(|disk| disk.device).map(|device| device.0 as usize + 1).max().unwrap_or(0);
+    let mut names = vec![String::new(); highest];
+    for disk in disks {
+        if let Some(device) = disk.device {
+            names[device.0 as usize].clone_from(&disk.name);
+        }
+    }
+    names
+}
+
+fn open_disk(lab: &Lab, leaf: &mut Leaf, disk: &DiskConfig) -> Result<LabDisk, StackError> {
+    let path = lab.path_of(&disk.path);
+    let overlay = disk.overlay.as_ref().map(|overlay| lab.path_of(overlay));
+    let mut found = LabDisk { name: disk.name.clone(), path, device: None, trouble: None };
+    match leaf.open(&found.path, overlay.as_deref(), false) {
+        Ok(device) => found.device = Some(device),
+        // A disk that is gone or broken is missing; one that somebody else holds must not be worked around.
+        Err(
+            error @ (StackError::Image(ImageError::Locked { .. } | ImageError::Busy { .. }) | StackError::Overlay(_)),
+        ) => return Err(error),
+        Err(error) => found.trouble = Some(error.to_string()),
+    }
+    Ok(found)
+}
+
+fn read_candidates(reactor: &mut Reactor<Fault<Leaf>>, disks: &mut [LabDisk]) -> Result<Vec<Candidate>, StackError> {
+    let mut candidates = Vec::new();
+    for disk in disks {
+        let Some(device) = disk.device else { continue };
+        let size = reactor.stack().limits(device).capacity;
+        let read = |at: Lba, length: Sectors| {
+            let op = Op::Read(Buf::zeroed(length.bytes() as usize));
+            match reactor.request(device, Extent::new(at, length), op) {
+                (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
+                (_, result) => Err(result.err().unwrap_or(IoError::Medium)),
+            }
+        };
+        note_candidate(Candidate::read(device, size, read), disk, &mut candidates)?;
+    }
+    Ok(candidates)
+}
+
+fn note_candidate<E: std::fmt::Display>(
+    found: Result<Candidate, CandidateError<E>>,
+    disk: &mut LabDisk,
+    candidates: &mut Vec<Candidate>,
+) -> Result<(), StackError> {
+    match found {
+        Ok(candidate) => candidates.push(candidate),
+        Err(CandidateError::Probe(ProbeError::Refused(refusal))) => {
+            return Err(StackError::Refused { disk: disk.name.clone(), refusal });
+        }
+        Err(error) => disk.trouble = Some(error.to_string()),
+    }
+    Ok(())
+}
+
+/// Reads the metadata on an image or device as it stands there, without a lock.
+pub fn read_candidate_plainly(device: DeviceId, path: &Path) -> Result<Candidate, CandidateError<std::io::Error>> {
+    let open = || -> std::io::Result<(File, Sectors)> {
+        let mut file = File::open(path)?;
+        let bytes = std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
+        Ok((file, Sectors::floor_bytes(bytes)))
+    };
+    let (file, size) = open().map_err(|error| CandidateError::Probe(ProbeError::Read(error)))?;
+    Candidate::read(device, size, |at: Lba, length: Sectors| {
+        let mut bytes = vec![0; length.bytes() as usize];
+        file.read_exact_at(&mut bytes, at.bytes()).map(|()| bytes)
+    })
+}
+
+/// A lab as it stands on its disks: nothing is opened for writing, nothing changes.
+pub struct Look {
+    /// What `lab.toml` says.
+    pub config: LabConfig,
+    /// Its disks.
+    pub disks: Vec<LabDisk>,
+    /// What they say about themselves.
+    pub candidates: Vec<Candidate>,
+    /// The array they would make, or why they make none.
+    pub assembly: Result<Assembly, StackError>,
+    /// Another process has the lab open.
+    pub in_use: bool,
+}
+
+impl Look {
+    /// Looks at a lab.
+    pub fn at(directory: &Path) -> Result<Look, StackError> {
+        let config = LabConfig::read(directory)?;
+        let lock = lock_directory(directory);
+        let in_use = matches!(lock, Err(StackError::InUse { .. }));
+        let mut disks: Vec<LabDisk> = Vec::new();
+        let mut candidates = Vec::new();
+        let mut refused = None;
+        for (number, disk) in config.disks.iter().enumerate() {
+            let device = DeviceId(number as u32);
+            let path = directory.join(&disk.path);
+            let mut found = LabDisk { name: disk.name.clone(), path, device: Some(device), trouble: None };
+            let candidate = match &disk.overlay {
+                None => note_candidate(read_candidate_plainly(device, &found.path), &mut found, &mut candidates),
+                Some(overlay) => look_through(device, &mut found, &directory.join(overlay), &mut candidates),
+            };
+            if let Err(error) = candidate {
+                found.trouble = Some(error.to_string());
+                refused = Some(error);
+            }
+            if found.trouble.is_some() {
+                found.device = None;
+            }
+            disks.push(found);
+        }
+        let options = AssembleOptions { force: false, read_only: false, wall_clock: wall_clock() };
+        let assembly = match refused {
+            Some(error) => Err(error),
+            None => assemble(candidates.clone(), options).map_err(|error| {
+                let names = config.disks.iter().map(|disk| disk.name.clone()).collect();
+                StackError::Assemble { error, names }
+            }),
+        };
+        Ok(Look { config, disks, candidates, assembly, in_use })
+    }
+}
+
+/// Reads the metadata of a disk through its overlay.
+fn look_through(
+    device: DeviceId,
+    disk: &mut LabDisk,
+    overlay: &Path,
+    candidates: &mut Vec<Candidate>,
+) -> Result<(), StackError> {
+    let mut bank = OverlayBank::new();
+    let opened = bank.open(&disk.path, overlay)?;
+    let size = bank.limits(opened).capacity;
+    let mut reactor = Reactor::new(bank);
+    let read = |at: Lba, length: Sectors| {
+        let op = Op::Read(Buf::zeroed(length.bytes() as usize));
+        match reactor.request(opened, Extent::new(at, length), op) {
+            (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
+            (_, result) => Err(result.err().unwrap_or(IoError::Medium)),
+        }
+    };
+    note_candidate(Candidate::read(device, size, read), disk, candidates)
+}
+
+/// Whether the first and last MiB of a file or device are zero, so that nothing of anybody's is lost by
+/// making it a member.
+pub fn looks_blank(path: &Path) -> std::io::Result<bool> {
+    let mut file = File::open(path)?;
+    let bytes = std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
+    let span = bytes.min(1 << 20);
+    let mut piece = vec![0; span as usize];
+    for at in [0, bytes - span] {
+        file.read_exact_at(&mut piece, at)?;
+        if piece.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Removes files that were made in vain.
+pub fn remove_files(paths: &[PathBuf]) {
+    for path in paths {
+        // What cannot be removed is left; the error that led here says more.
+        let _ = fs::remove_file(path);
+    }
+}

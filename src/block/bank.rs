@@ -68,3 +68,10 @@ pub trait Bank {
     /// outside completions can bring some. A moment that has passed means: now.
     fn next_deadline(&self) -> Option<Instant>;
 }
+
+/// How a bank wakes whoever waits for it.
+pub trait Wakeups {
+    /// Descriptors that become readable when a completion may be ready; `poll` makes them
+    /// unreadable again. None, if the bank has nothing going on outside the driving thread.
+    fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>>;
+}

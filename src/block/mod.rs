@@ -15,7 +15,7 @@ mod payload;
 mod request;
 mod units;
 
-pub use bank::{Bank, DeviceId, Limits};
+pub use bank::{Bank, DeviceId, Limits, Wakeups};
 pub use buf::Buf;
 pub use payload::Payload;
 pub use request::{Completion, Durability, IoError, Op, Request, RequestId};

@@ -13,7 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::flusher::Flusher;
-use super::{Image, ImageError, ImageOptions, Wakeups};
+use super::{Image, ImageError, ImageOptions};
+use crate::block::Wakeups;
 use crate::block::{Bank, Completion, DeviceId, Durability, Instant, IoError, Limits, Op, Request};
 
 /// A bank of image files and block devices, read and written through the page cache.

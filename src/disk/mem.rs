@@ -2,7 +2,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use super::Wakeups;
+use crate::block::Wakeups;
 use crate::block::{Bank, Completion, DeviceId, Instant, IoError, Limits, Op, Request};
 
 /// A bank of disks whose sectors are bytes of this process. Everything is done when it is

@@ -22,7 +22,8 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use super::flusher::Flusher;
 use super::sigbus::{WATCHED_MAX, Watch};
-use super::{Image, ImageError, ImageOptions, Wakeups};
+use super::{Image, ImageError, ImageOptions};
+use crate::block::Wakeups;
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Limits, Op, Payload, Request,
 };

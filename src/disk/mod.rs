@@ -30,14 +30,9 @@ pub use overlay::{
 };
 pub use uring::{UringBank, UringUnavailable};
 
-/// How a bank wakes whoever waits for it.
-pub trait Wakeups {
-    /// Descriptors that become readable when a completion may be ready; `poll` makes them
-    /// unreadable again. None, if the bank has nothing going on outside the driving thread.
-    fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>>;
-}
+use crate::block::{Bank, Wakeups};
 
-impl<B: crate::block::Bank + Wakeups> Wakeups for Fault<B> {
+impl<B: Bank + Wakeups> Wakeups for Fault<B> {
     fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
         self.inner().wakeups()
     }

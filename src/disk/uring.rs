@@ -25,7 +25,8 @@ use thiserror::Error;
 
 use super::flusher::{drain, eventfd};
 use super::image::{Alignment, PARTS_MAX, ZERO_PIECE, io_error, not_supported, zeroing_mode};
-use super::{Image, ImageError, ImageOptions, Wakeups};
+use super::{Image, ImageError, ImageOptions};
+use crate::block::Wakeups;
 use crate::block::{Bank, Buf, Completion, DeviceId, Durability, Instant, IoError, Limits, Op, Payload, Request};
 
 /// A bank of image files and block devices under one ring.

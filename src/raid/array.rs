@@ -19,7 +19,7 @@ use super::plan::Intent;
 use super::sync::{Sync, SyncOptions};
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
-    RequestId, Sectors,
+    RequestId, Sectors, Wakeups,
 };
 use crate::parity::Kernel;
 
@@ -479,5 +479,11 @@ impl<B: Bank> Bank for Array<B> {
             return Some(Instant::START);
         }
         [self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()].into_iter().flatten().min()
+    }
+}
+
+impl<B: Wakeups> Wakeups for Array<B> {
+    fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
+        self.bank.wakeups()
     }
 }
