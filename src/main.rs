@@ -1,3 +1,7 @@
-//! The `raidlab` program.
+//! The `raidlab` program: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    raidlab::cli::main()
+}

@@ -377,8 +377,15 @@ impl Stack {
 
     /// Lets everything under way finish, writes down how far it came, marks the array clean.
     pub fn stop(mut self) {
+        self.stop_in_place();
+    }
+
+    /// As [`Stack::stop`]; what was found can be asked for afterwards. Gives the byte of the volume at which a check or
+    /// repair would go on.
+    pub fn stop_in_place(&mut self) -> Option<u64> {
         self.array_mut().stop();
         self.reactor.run(|array| array.is_stopped());
+        self.array().scrub_position().map(Lba::bytes)
     }
 }
 

@@ -585,6 +585,35 @@ fn calendar(moment: Timestamp, zone: &TimeZone) -> String {
     }
 }
 
+/// Arguments of `examine`.
+#[derive(clap::Args, Debug)]
+pub struct ExamineArgs {
+    /// Images or block devices
+    #[arg(value_name = "IMG", required = true)]
+    images: Vec<PathBuf>,
+    /// As JSON (raidlab-examine/v1)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `examine`. Members that can be read are shown also when others cannot.
+pub fn run(args: &ExamineArgs, out: &mut impl std::io::Write) -> super::Outcome {
+    let mut failures = Vec::new();
+    let mut reports = Vec::new();
+    for image in &args.images {
+        match Examination::read(image) {
+            Ok(examination) if args.json => reports.push(examination.report()),
+            Ok(examination) => write!(out, "{}", examination.text(None, &TimeZone::system()))?,
+            Err(error) => failures.push(error.to_string()),
+        }
+    }
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &reports).map_err(io::Error::from)?;
+        writeln!(out)?;
+    }
+    if failures.is_empty() { Ok(0) } else { Err(super::Failure::cannot(failures.join("\nraidlab: "))) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

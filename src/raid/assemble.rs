@@ -254,12 +254,22 @@ pub fn assemble(candidates: Vec<Candidate>, options: AssembleOptions) -> Result<
 
     let mut members = Members::new(geometry.raid_disks());
     let mut left_out = Vec::new();
+    let mut behind = Vec::new();
     for candidate in candidates {
         let Some(Choice { place, in_sync }) = chosen.get(&candidate.device).copied() else {
             left_out.push((candidate.device, candidate.superblock.events, newest.events));
+            behind.push(candidate);
             continue;
         };
         members.insert(member_of(candidate, place, in_sync, &geometry, bitmap.as_ref()));
+    }
+
+    // A disk that is left out is a faulty member, until it is removed: its number is not given to another.
+    for candidate in behind {
+        let taken = members.iter().any(|member| member.superblock.dev_number == candidate.superblock.dev_number);
+        if !taken {
+            members.insert(Member::new(candidate.device, Place::Faulty, candidate.superblock));
+        }
     }
 
     let seats = || members.seats().iter().enumerate();
@@ -327,10 +337,15 @@ fn check_agreement(candidates: &[Candidate], newest: usize) -> Result<(), Assemb
             return Err(AssembleError::Disagree { first: first.device, device: other.device, field });
         }
     }
+    // Numbers are given anew after a removal: the old bearer of one is behind. Two that are current are copies.
+    let current = |candidate: &&Candidate| candidate.superblock.events + 1 >= first.superblock.events;
     let mut numbers: BTreeMap<u32, DeviceId> = BTreeMap::new();
+    let mut identities: BTreeMap<[u8; 16], DeviceId> = BTreeMap::new();
     for other in candidates {
-        if let Some(first) = numbers.insert(other.superblock.dev_number, other.device) {
-            let number = other.superblock.dev_number;
+        let number = other.superblock.dev_number;
+        let same_number = current(&other).then(|| numbers.insert(number, other.device)).flatten();
+        let same_identity = identities.insert(other.superblock.device_uuid.0, other.device);
+        if let Some(first) = same_identity.or(same_number) {
             return Err(AssembleError::SameMember { first, second: other.device, number });
         }
     }
@@ -358,7 +373,7 @@ fn choose(
         let superblock = &candidate.superblock;
         let current = superblock.events + 1 >= newest.events;
         // A role is what the freshest superblock says it is.
-        let role = newest.roles.get(superblock.dev_number as usize).copied().unwrap_or(MemberRole::Spare);
+        let role = role_in(newest, superblock);
         match (role, superblock.role()) {
             (MemberRole::Slot(slot), MemberRole::Slot(_)) if current && u32::from(slot) < newest.raid_disks => {
                 let replacement = superblock.replacement;
@@ -401,11 +416,17 @@ fn choose(
             seats.insert((slot, false), device);
             chosen.insert(device, Choice { place: Place::Slot(Slot(slot as u8)), in_sync: true });
             remarks.push(Remark::ForcedIn { device, events, newest: newest.events });
-        } else {
+        } else if role_in(newest, &candidate.superblock) != MemberRole::Faulty {
+            // That a disk failed is no news; that one fell behind is.
             remarks.push(Remark::LeftOut { device, events, newest: newest.events });
         }
     }
     chosen
+}
+
+/// What `superblock`'s device is, as the freshest superblock has it.
+fn role_in(newest: &Superblock, superblock: &Superblock) -> MemberRole {
+    newest.roles.get(superblock.dev_number as usize).copied().unwrap_or(MemberRole::Spare)
 }
 
 fn level_tolerance(level: Level, newest: &Superblock) -> usize {

@@ -134,15 +134,24 @@ impl<B: Bank> Array<B> {
         Ok(())
     }
 
-    /// Puts a device back that left: what it missed since is copied, by the bitmap; the rest it still holds.
-    pub fn re_add(&mut self, candidate: Candidate) -> Result<(), ManageError> {
+    /// Writes the superblocks anew: what a forced assembly accepted is on record then.
+    pub fn put_on_record(&mut self) {
+        if self.check_running().is_ok() {
+            self.control.checkpoint();
+        }
+    }
+
+    /// Whether [`Array::re_add`] would take a device back, under this device id; its own entry as a faulty member
+    /// does not stand in the way.
+    pub fn check_re_add(&self, candidate: &Candidate, device: DeviceId) -> Result<(), ManageError> {
         self.check_running()?;
         let no = |why| Err(ManageError::CannotReturn(why));
-        let Candidate { device, superblock, bad, .. } = candidate;
-        if self.control.members.get(device).is_some() {
+        let superblock = &candidate.superblock;
+        let others = || self.control.members.iter().filter(|member| member.device != device);
+        if self.control.members.get(device).is_some_and(|member| member.place != Place::Faulty) {
             return Err(ManageError::AlreadyAMember);
         }
-        let Some(reference) = self.control.members.iter().find(|member| member.serves()) else {
+        let Some(reference) = others().find(|member| member.serves()) else {
             return no("there is nobody to copy from");
         };
         if reference.superblock.set_uuid != superblock.set_uuid {
@@ -154,7 +163,7 @@ impl<B: Bank> Array<B> {
         if !free {
             return no("its slot is taken");
         }
-        if self.control.members.iter().any(|member| member.superblock.dev_number == superblock.dev_number) {
+        if others().any(|member| member.superblock.dev_number == superblock.dev_number) {
             return no("its device number is taken");
         }
         if superblock.events < bitmap.header().events_cleared {
@@ -163,6 +172,19 @@ impl<B: Bank> Array<B> {
         if superblock.recovery.is_some() {
             return no("it was not in sync when it left");
         }
+        Ok(())
+    }
+
+    /// Puts a device back that left: what it missed since is copied, by the bitmap; the rest it still holds.
+    pub fn re_add(&mut self, candidate: Candidate) -> Result<(), ManageError> {
+        self.check_re_add(&candidate, candidate.device)?;
+        let Candidate { device, superblock, bad, .. } = candidate;
+        if self.control.members.get(device).is_some() {
+            return Err(ManageError::AlreadyAMember);
+        }
+        let (Some(bitmap), MemberRole::Slot(slot)) = (&self.control.bitmap, superblock.role()) else {
+            panic!("a device that may come back was in a slot of an array with a bitmap");
+        };
         let slot = Slot(slot as u8);
         let stale = stale_by_bitmap(&self.geometry, bitmap, slot, 0);
         let mut member = Member::new(device, Place::Slot(slot), superblock);

@@ -236,6 +236,24 @@ impl<B: Bank> Array<B> {
         &self.sync.report
     }
 
+    /// The sector of the volume that a check or repair under way looks at next.
+    pub fn scrub_position(&self) -> Option<Lba> {
+        let run = self.sync.scrub.as_ref()?;
+        let at = match self.sync.action {
+            SyncAction::Check | SyncAction::Repair => self.sync.cursors.first().copied()?,
+            _ => run.range.start,
+        };
+        if at >= run.range.end {
+            return Some(Lba(self.geometry.capacity().0));
+        }
+        Some(self.geometry.stripe(self.geometry.stripe_of_sync(at)).start)
+    }
+
+    /// Whether there is anything for a resync to do.
+    pub fn is_resync_due(&self) -> bool {
+        !self.control.untrusted.is_empty()
+    }
+
     /// Whether recovery or resync is due, and not given up.
     pub fn is_syncing(&self) -> bool {
         self.sync.inflight > 0 || matches!(self.due(), SyncAction::Recover | SyncAction::Resync)

@@ -1,0 +1,146 @@
+//! `assemble`: a lab over members that exist.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::create::{backend_named, lab_config, make_directory};
+use super::run::remark_line;
+use super::{Failure, Manner, Outcome};
+use crate::block::DeviceId;
+use crate::config::{Backend, FILE_NAME};
+use crate::raid::assemble::{AssembleOptions, Remark, assemble};
+use crate::stack::{
+    Lab, LabConfig, OpenOptions, Stack, StackError, lock_directory, read_candidate_plainly, wall_clock,
+};
+
+/// Arguments of `assemble`.
+#[derive(Args, Debug)]
+pub struct AssembleArgs {
+    /// The lab's directory; made, if images are given and it is not there
+    #[arg(value_name = "LAB")]
+    lab: PathBuf,
+    /// Members: images or block devices with md 1.x metadata; none: those the lab has
+    #[arg(value_name = "IMG")]
+    images: Vec<PathBuf>,
+    /// Accept a dirty degraded array, and members that are behind where there are not enough without
+    #[arg(long)]
+    force: bool,
+    /// Never write to the members: keep what is written beside them, in the lab
+    #[arg(long)]
+    overlay: bool,
+    /// How members are reached: mmap, file or uring
+    #[arg(long, value_parser = ["mmap", "file", "uring"])]
+    backend: Option<String>,
+}
+
+/// Runs `assemble`.
+pub fn run(args: &AssembleArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    let there = args.lab.join(FILE_NAME).exists();
+    match (there, args.images.is_empty()) {
+        (false, true) => {
+            return Err(Failure::usage("name the members: raidlab assemble LAB IMG..."));
+        }
+        (true, false) => {
+            return Err(Failure::usage(format!(
+                "{} is a lab already: `raidlab assemble {0}` starts it, `raidlab add` adds disks",
+                args.lab.display()
+            )));
+        }
+        (true, true) => {}
+        (false, false) => {
+            let made = make_directory(&args.lab)?;
+            if let Err(failure) = build(args) {
+                if made {
+                    // Ours and empty; if not, it stays.
+                    let _ = std::fs::remove_dir(&args.lab);
+                }
+                return Err(failure);
+            }
+        }
+    }
+    let started = start(args, manner);
+    if started.is_err() && !there {
+        for overlay in (0..args.images.len()).map(|number| args.lab.join(format!("disk-{number}.overlay"))) {
+            // Only there if --overlay made it.
+            let _ = std::fs::remove_file(overlay);
+        }
+        let _ = std::fs::remove_file(args.lab.join(FILE_NAME));
+        let _ = std::fs::remove_dir(&args.lab);
+    }
+    let (summary, due) = started?;
+    writeln!(out, "{summary}")?;
+    if due {
+        manner.hint(&format!("redundancy is not complete: `raidlab wait {}` recovers and resyncs", args.lab.display()));
+    }
+    Ok(0)
+}
+
+/// Judges the members, and writes `lab.toml` if they make an array.
+fn build(args: &AssembleArgs) -> Result<(), Failure> {
+    let _lock = lock_directory(&args.lab)?;
+    let mut paths = Vec::new();
+    for image in &args.images {
+        let path = image
+            .canonicalize()
+            .map_err(|error| Failure::cannot(format!("cannot use {}: {error}", image.display())))?;
+        if paths.contains(&path) {
+            return Err(Failure::usage(format!("{} is named twice", image.display())));
+        }
+        paths.push(path);
+    }
+    let mut candidates = Vec::new();
+    for (number, (path, image)) in paths.iter().zip(&args.images).enumerate() {
+        let candidate = read_candidate_plainly(DeviceId(number as u32), path)
+            .map_err(|error| Failure::cannot(format!("{}: {error}", image.display())))?;
+        candidates.push(candidate);
+    }
+    let options = AssembleOptions { force: args.force, read_only: false, wall_clock: wall_clock() };
+    let names: Vec<String> = args.images.iter().map(|image| image.display().to_string()).collect();
+    assemble(candidates, options).map_err(|error| StackError::Assemble { error, names })?;
+    let on_devices = paths.iter().any(|path| !path.is_file());
+    let backend = match args.backend.as_deref() {
+        Some(word) => backend_named(word),
+        None if on_devices => Backend::Uring,
+        None => Backend::Mmap,
+    };
+    let mut config = LabConfig { backend, ..lab_config(&paths) };
+    if args.overlay {
+        for disk in &mut config.disks {
+            disk.overlay = Some(PathBuf::from(format!("{}.overlay", disk.name)));
+        }
+    }
+    config.write(&args.lab).map_err(|error| Failure::cannot(error.to_string()))
+}
+
+/// Starts the array once, so that what `--force` accepted is on record.
+fn start(args: &AssembleArgs, manner: Manner) -> Result<(String, bool), Failure> {
+    let options = OpenOptions { force: args.force, frozen: true, unlimited: false };
+    let mut stack = Stack::open(Lab::open(&args.lab)?, options)?;
+    for disk in stack.disks.iter().filter(|disk| disk.trouble.is_some()) {
+        manner.hint(&format!("note: {}: {}", disk.name, disk.trouble.as_deref().unwrap_or_default()));
+    }
+    let mut forced = false;
+    for remark in &stack.remarks {
+        forced |= matches!(remark, Remark::ForcedIn { .. } | Remark::ForcedClean);
+        if let Some(line) = remark_line(remark, |device| stack.name_of(device).to_owned()) {
+            manner.hint(&line);
+        }
+    }
+    let array = stack.array_mut();
+    if forced {
+        array.put_on_record();
+    }
+    let due = !array.degraded().is_empty() || array.is_resync_due();
+    let (raid_disks, missing) = (array.geometry().raid_disks(), array.degraded().len());
+    let summary = format!(
+        "{}: {}  {} of {raid_disks} disks  usable {}",
+        args.lab.display(),
+        array.geometry().level(),
+        raid_disks - missing,
+        super::status::human(array.geometry().capacity().bytes()),
+    );
+    stack.stop();
+    Ok((summary, due))
+}

@@ -1,0 +1,307 @@
+//! `fail`, `remove`, `add`, `re-add`, `replace`: who takes part.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use uuid::Uuid;
+
+use super::create::check_member;
+use super::run::{self, Ended, stop_flag, until};
+use super::{Failure, LabArg, Manner, Outcome, disk_name};
+use crate::block::{Bank, DeviceId};
+use crate::disk::{Image, Space};
+use crate::raid::assemble::Candidate;
+use crate::raid::create::{NewDevice, joining};
+use crate::raid::manage::ManageError;
+use crate::raid::member::Place;
+use crate::raid::superblock::DeviceUuid;
+use crate::stack::{OpenOptions, Stack, read_candidate_plainly, remove_files};
+
+/// Arguments of `fail`.
+#[derive(Args, Debug)]
+pub struct FailArgs {
+    #[command(flatten)]
+    lab: LabArg,
+    /// The disk
+    disk: String,
+}
+
+/// Arguments of `remove`.
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    #[command(flatten)]
+    lab: LabArg,
+    /// The disk
+    disk: String,
+}
+
+/// Arguments of `add`.
+#[derive(Args, Debug)]
+pub struct AddArgs {
+    #[command(flatten)]
+    lab: LabArg,
+    /// A disk of the lab, or an image or block device; a new image if none is named
+    disk: Option<String>,
+    /// As a new disk, without an attempt to put it back where it was
+    #[arg(long)]
+    spare: bool,
+    /// Use it although something is on it
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Arguments of `re-add`.
+#[derive(Args, Debug)]
+pub struct ReAddArgs {
+    #[command(flatten)]
+    lab: LabArg,
+    /// The disk
+    disk: String,
+}
+
+/// Arguments of `replace`.
+#[derive(Args, Debug)]
+pub struct ReplaceArgs {
+    #[command(flatten)]
+    lab: LabArg,
+    /// The disk to replace
+    disk: String,
+    /// The disk or image that takes its place; a spare of the array if none is named
+    #[arg(long, value_name = "DISK|IMG")]
+    with: Option<String>,
+    /// Use the image although something is on it
+    #[arg(long)]
+    yes: bool,
+}
+
+const FROZEN: OpenOptions = OpenOptions { force: false, frozen: true, unlimited: false };
+const RUNNING: OpenOptions = OpenOptions { force: false, frozen: false, unlimited: false };
+
+fn device_of(stack: &Stack, word: &str) -> Result<(String, DeviceId), Failure> {
+    let name = disk_name(word);
+    match stack.disks.iter().find(|disk| disk.name == name) {
+        Some(disk) => match disk.device {
+            Some(device) => Ok((name, device)),
+            None => {
+                Err(Failure::cannot(format!("{name}: {}", disk.trouble.as_deref().unwrap_or("it cannot be opened"))))
+            }
+        },
+        None => {
+            let names: Vec<&str> = stack.disks.iter().map(|disk| disk.name.as_str()).collect();
+            Err(Failure::usage(format!("the lab has no {name}: it has {}", names.join(", "))))
+        }
+    }
+}
+
+fn refused(name: &str, error: &ManageError) -> Failure {
+    Failure::cannot(format!("{name}: {error}"))
+}
+
+/// Stops the stack whatever the outcome, and says so if it was interrupted on the way.
+fn finish(stack: Stack, lab: &Path, outcome: Result<Ended, Failure>) -> Outcome {
+    let blocked = stack.array().is_sync_blocked();
+    stack.stop();
+    match outcome? {
+        Ended::Done if blocked => Err(Failure::cannot(format!(
+            "recovery could not be completed: parity of some stripes was never made to agree with the data since a crash; \
+             `raidlab assemble {} --force` accepts it as it is",
+            lab.display()
+        ))),
+        Ended::Done => Ok(0),
+        Ended::Interrupted => {
+            Err(Failure::cannot(format!("interrupted: `raidlab wait {}` goes on from here", lab.display())))
+        }
+    }
+}
+
+fn settle(stack: &mut Stack, manner: Manner) -> Ended {
+    let stop = stop_flag();
+    until(stack, manner, &stop, |array| !array.is_syncing() && array.is_quiet())
+}
+
+/// Runs `fail`. A spare that takes the slot is filled before the command ends.
+pub fn fail(args: &FailArgs, manner: Manner) -> Outcome {
+    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
+    let outcome = device_of(&stack, &args.disk).and_then(|(name, device)| {
+        stack.array_mut().fail(device).map_err(|error| refused(&name, &error))?;
+        Ok(settle(&mut stack, manner))
+    });
+    finish(stack, &args.lab.lab, outcome)
+}
+
+/// Runs `remove`. The image stays where it is.
+pub fn remove(args: &RemoveArgs, manner: Manner) -> Outcome {
+    let mut stack = run::open(&args.lab.lab, FROZEN, manner)?;
+    let name = disk_name(&args.disk);
+    let outcome = match stack.disks.iter().find(|disk| disk.name == name).map(|disk| disk.device) {
+        // A disk that cannot be opened, or is no member, is only forgotten.
+        Some(None) => Ok(()),
+        Some(Some(device)) if stack.array().members().get(device).is_none() => Ok(()),
+        _ => device_of(&stack, &args.disk)
+            .and_then(|(name, device)| stack.array_mut().remove(device).map_err(|error| refused(&name, &error))),
+    };
+    let outcome = outcome.and_then(|()| {
+        let ended = settle(&mut stack, manner);
+        stack.detach(&name)?;
+        Ok(ended)
+    });
+    finish(stack, &args.lab.lab, outcome)
+}
+
+/// A disk that shall join, open, with what it says about itself.
+struct Joining {
+    name: String,
+    device: DeviceId,
+    candidate: Option<Candidate>,
+    made: Option<PathBuf>,
+}
+
+/// Finds the disk that `word` means: one of the lab's, an image in its directory, any other file or device, or, if
+/// nothing is said, a new image.
+fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool) -> Result<Joining, Failure> {
+    let Some(word) = word else { return new_image(stack) };
+    let name = disk_name(word);
+    if let Some(disk) = stack.disks.iter().find(|disk| disk.name == name) {
+        let (path, device) = (disk.path.clone(), disk.device);
+        let Some(device) = device else { return device_of(stack, word).map(|_| unreachable!("it cannot be opened")) };
+        if stack.array().members().get(device).is_some_and(|member| member.place != Place::Faulty) {
+            return Err(refused(&name, &ManageError::AlreadyAMember));
+        }
+        let candidate = judge(stack, &path, yes)?;
+        return Ok(Joining { name, device, candidate, made: None });
+    }
+    let in_lab = PathBuf::from(format!("{name}.img"));
+    let (name, path) = if stack.lab.path_of(&in_lab).exists() {
+        (name, in_lab)
+    } else {
+        let path = Path::new(word);
+        let path = path.canonicalize().map_err(|error| Failure::cannot(format!("cannot use {word}: {error}")))?;
+        (stack.lab.next_name(), path)
+    };
+    let full = stack.lab.path_of(&path);
+    let candidate = judge(stack, &full, yes)?;
+    let device = stack.attach(&name, &path)?;
+    Ok(Joining { name, device, candidate, made: None })
+}
+
+/// What an image says about itself, if it was a member of this array. Anything else on it must not be lost unasked.
+fn judge(stack: &Stack, path: &Path, yes: bool) -> Result<Option<Candidate>, Failure> {
+    let ours = stack.array().members().iter().next().map(|member| member.superblock.set_uuid);
+    match read_candidate_plainly(DeviceId(0), path) {
+        Ok(candidate) if Some(candidate.superblock.set_uuid) == ours => Ok(Some(candidate)),
+        _ => check_member(path, yes).map(|()| None),
+    }
+}
+
+fn new_image(stack: &mut Stack) -> Result<Joining, Failure> {
+    let array = stack.array();
+    let model = array.members().iter().find(|member| member.serves());
+    let Some(model) = model else { return Err(Failure::lost("the array has no member left to go by")) };
+    let capacity = array.bank().limits(model.device).capacity;
+    let name = stack.lab.next_name();
+    let path = PathBuf::from(format!("{name}.img"));
+    let full = stack.lab.path_of(&path);
+    Image::create(&full, capacity, Space::Preallocated).map_err(|error| Failure::cannot(error.to_string()))?;
+    match stack.attach(&name, &path) {
+        Ok(device) => Ok(Joining { name, device, candidate: None, made: Some(full) }),
+        Err(error) => {
+            remove_files(&[full]);
+            Err(error.into())
+        }
+    }
+}
+
+fn return_to_slot(stack: &mut Stack, device: DeviceId, candidate: &Candidate) -> Result<(), ManageError> {
+    let array = stack.array_mut();
+    let was_faulty = array.members().get(device).is_some_and(|member| member.place == Place::Faulty);
+    array.check_re_add(candidate, device)?;
+    if was_faulty {
+        array.remove(device)?;
+    }
+    array.re_add(Candidate { device, ..candidate.clone() })
+}
+
+fn join_as_new(stack: &mut Stack, name: &str, device: DeviceId) -> Result<(), Failure> {
+    let array = stack.array_mut();
+    if array.members().get(device).is_some_and(|member| member.place == Place::Faulty) {
+        array.remove(device).map_err(|error| refused(name, &error))?;
+    }
+    let model = array.members().iter().find(|member| member.serves());
+    let Some(model) = model.map(|member| member.superblock.clone()) else {
+        return Err(Failure::lost("the array has no member left to go by"));
+    };
+    let size = array.bank().limits(device).capacity;
+    let new = NewDevice { size, uuid: DeviceUuid(Uuid::new_v4().into_bytes()) };
+    let superblock = joining(&model, new, array.next_device_number(), array.geometry().sync_size())
+        .map_err(|error| Failure::cannot(format!("{name}: {error}")))?;
+    array.add(device, superblock).map_err(|error| refused(name, &error))
+}
+
+fn join(stack: &mut Stack, word: Option<&str>, spare: bool, yes: bool, manner: Manner) -> Result<DeviceId, Failure> {
+    if stack.array().geometry().tolerance() == 0 {
+        return Err(refused("the array", &ManageError::NoRedundancy));
+    }
+    let disk = joining_disk(stack, word, yes)?;
+    if let (Some(candidate), false) = (&disk.candidate, spare) {
+        match return_to_slot(stack, disk.device, candidate) {
+            Ok(()) => {
+                manner.hint(&format!("{} is back in its slot: only what it missed is copied", disk.name));
+                return Ok(disk.device);
+            }
+            Err(error) => manner.hint(&format!("note: {}: {error}; it joins as a new disk", disk.name)),
+        }
+    }
+    let joined = join_as_new(stack, &disk.name, disk.device);
+    if let (Err(_), Some(made)) = (&joined, &disk.made) {
+        stack.detach(&disk.name)?;
+        remove_files(std::slice::from_ref(made));
+    }
+    joined.map(|()| disk.device)
+}
+
+/// Runs `add`. What it recovers is recovered before the command ends.
+pub fn add(args: &AddArgs, manner: Manner) -> Outcome {
+    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
+    let joined = join(&mut stack, args.disk.as_deref(), args.spare, args.yes, manner);
+    let outcome = joined.map(|_| settle(&mut stack, manner));
+    finish(stack, &args.lab.lab, outcome)
+}
+
+/// Runs `re-add`.
+pub fn re_add(args: &ReAddArgs, manner: Manner) -> Outcome {
+    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
+    let outcome = joining_disk(&mut stack, Some(&args.disk), false).and_then(|disk| {
+        let Some(candidate) = &disk.candidate else {
+            return Err(Failure::cannot(format!(
+                "{}: it was not a member of this array; `raidlab add` adds it",
+                disk.name
+            )));
+        };
+        return_to_slot(&mut stack, disk.device, candidate).map_err(|error| refused(&disk.name, &error))?;
+        Ok(settle(&mut stack, manner))
+    });
+    finish(stack, &args.lab.lab, outcome)
+}
+
+/// Runs `replace`.
+pub fn replace(args: &ReplaceArgs, manner: Manner) -> Outcome {
+    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
+    let outcome = device_of(&stack, &args.disk).and_then(|(name, device)| {
+        let with = match &args.with {
+            None => None,
+            Some(word) => Some(replacement(&mut stack, word, args.yes, manner)?),
+        };
+        stack.array_mut().replace(device, with).map_err(|error| refused(&name, &error))?;
+        Ok(settle(&mut stack, manner))
+    });
+    finish(stack, &args.lab.lab, outcome)
+}
+
+/// The spare that `word` names, made one if it is not.
+fn replacement(stack: &mut Stack, word: &str, yes: bool, manner: Manner) -> Result<DeviceId, Failure> {
+    let known = stack.disks.iter().find(|disk| disk.name == disk_name(word)).and_then(|disk| disk.device);
+    match known {
+        Some(device) if stack.array().members().get(device).is_some() => Ok(device),
+        _ => join(stack, Some(word), true, yes, manner),
+    }
+}

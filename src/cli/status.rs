@@ -1,0 +1,447 @@
+//! `status`: one screen.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::output::is_utf8;
+use super::scrub::LastScrub;
+use super::{Failure, Outcome};
+use crate::disk::UringBank;
+use crate::raid::assemble::{AssembleError, Assembly, Remark};
+use crate::raid::geometry::Geometry;
+use crate::raid::level::{Layout, Level};
+use crate::raid::member::{Member, Members, Place};
+use crate::raid::superblock::{MemberRole, ResyncOffset, Superblock};
+use crate::stack::{LabDisk, Look, StackError};
+
+/// Arguments of `status`.
+#[derive(Args, Debug)]
+pub struct StatusArgs {
+    /// The lab's directory
+    #[arg(value_name = "LAB")]
+    lab: PathBuf,
+    /// As JSON (raidlab-status/v1)
+    #[arg(long, conflicts_with = "mdstat")]
+    json: bool,
+    /// As /proc/mdstat shows an array
+    #[arg(long)]
+    mdstat: bool,
+    /// Exit with 0: in order, 1: degraded, 2: failed, 4: cannot tell; as mdadm --detail --test
+    #[arg(long)]
+    test: bool,
+}
+
+/// What an array is, in one word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// All members in sync, stopped cleanly.
+    Clean,
+    /// All members in sync, redundancy certain, not stopped cleanly.
+    Active,
+    /// Without all its redundancy.
+    Degraded,
+    /// On the way back to it.
+    Recovering,
+    /// Redundancy has to be made to agree with the data.
+    Resyncing,
+    /// Too little is left of it.
+    Failed,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct MemberStatus {
+    disk: String,
+    slot: Option<usize>,
+    state: &'static str,
+    events: Option<u64>,
+    errors: MemberErrors,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+#[derive(Clone, Copy, Default, Debug, Serialize)]
+struct MemberErrors {
+    corrected_reads: u32,
+    bad_sectors: u64,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct SyncStatus {
+    action: &'static str,
+    percent: Option<f64>,
+    /// Bytes per second; none while nothing runs.
+    rate: Option<u64>,
+    /// Seconds; none while nothing runs.
+    eta: Option<u64>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Status {
+    schema: &'static str,
+    name: String,
+    uuid: String,
+    level: String,
+    layout: Option<String>,
+    chunk_bytes: Option<u64>,
+    size_bytes: Option<u64>,
+    state: State,
+    degraded: usize,
+    members: Vec<MemberStatus>,
+    sync: SyncStatus,
+    mismatch_cnt: u64,
+    backend: String,
+    in_use: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    #[serde(skip)]
+    raid_disks: usize,
+    #[serde(skip)]
+    level_number: Level,
+    #[serde(skip)]
+    layout_number: Layout,
+    #[serde(skip)]
+    seats: Vec<bool>,
+    #[serde(skip)]
+    last_scrub: Option<LastScrub>,
+}
+
+/// `1.5 GiB`.
+pub fn human(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if value.fract() < 0.005 || unit == 0 {
+        format!("{value:.0} {}", units[unit])
+    } else {
+        format!("{value:.2} {}", units[unit])
+    }
+}
+
+/// Runs `status`.
+pub fn run(args: &StatusArgs, out: &mut impl Write) -> Outcome {
+    let look = Look::at(&args.lab)?;
+    let status = status_of(&look, &args.lab)?;
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &status).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    } else if args.mdstat {
+        write_mdstat(&status, out)?;
+    } else {
+        write_screen(&status, &args.lab, out)?;
+    }
+    Ok(match status.state {
+        _ if !args.test => 0,
+        State::Clean | State::Active | State::Resyncing => 0,
+        State::Degraded | State::Recovering => 1,
+        State::Failed => 2,
+    })
+}
+
+fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
+    let newest =
+        look.candidates.iter().map(|candidate| &candidate.superblock).max_by_key(|superblock| superblock.events);
+    let Some(newest) = newest else {
+        return Err(match &look.assembly {
+            Err(error @ StackError::Refused { .. }) => Failure::cannot(error.to_string()),
+            _ => Failure::lost(format!(
+                "no disk of {} has a usable superblock: {}",
+                lab.display(),
+                troubles(&look.disks)
+            )),
+        });
+    };
+    let level = Level::from_md(newest.level).map_err(|error| Failure::cannot(error.to_string()))?;
+    let number = if level == Level::Raid0 && !newest.raid0_layout { 0 } else { newest.layout };
+    let layout = Layout::from_md(level, number).map_err(|error| Failure::cannot(error.to_string()))?;
+    let raid_disks = newest.raid_disks as usize;
+    let last_scrub = LastScrub::of(lab);
+    let backend = match (look.config.disks.first().and_then(|disk| disk.overlay.as_ref()), look.config.backend) {
+        (Some(_), _) => String::from("overlay"),
+        (None, crate::config::Backend::Uring) => match UringBank::available() {
+            Ok(()) => String::from("uring"),
+            Err(why) => format!("file ({why})"),
+        },
+        (None, backend) => backend.name().to_owned(),
+    };
+    let mut status = Status {
+        schema: "raidlab-status/v1",
+        name: newest.set_name.to_string(),
+        uuid: newest.set_uuid.to_string(),
+        level: level.to_string(),
+        layout: (layout != Layout::None).then(|| layout.to_string()),
+        chunk_bytes: (newest.chunk.0 > 0).then(|| newest.chunk.bytes()),
+        size_bytes: None,
+        state: State::Failed,
+        degraded: raid_disks,
+        members: Vec::new(),
+        sync: SyncStatus { action: "idle", percent: None, rate: None, eta: None },
+        mismatch_cnt: last_scrub.as_ref().map_or(0, |last| last.mismatch_cnt),
+        backend,
+        in_use: look.in_use,
+        problem: None,
+        raid_disks,
+        level_number: level,
+        layout_number: layout,
+        seats: vec![false; raid_disks],
+        last_scrub,
+    };
+    match &look.assembly {
+        Ok(assembly) => describe(&mut status, look, assembly),
+        Err(error) => {
+            if let StackError::Assemble { error: AssembleError::DirtyDegraded { missing }, .. } = error {
+                status.degraded = missing.len();
+            }
+            status.problem = Some(error.to_string());
+            status.members = look.disks.iter().map(|disk| found_on(disk, look, newest)).collect();
+        }
+    }
+    Ok(status)
+}
+
+fn troubles(disks: &[LabDisk]) -> String {
+    let lines: Vec<String> =
+        disks.iter().filter_map(|disk| Some(format!("{}: {}", disk.name, disk.trouble.as_ref()?))).collect();
+    lines.join("; ")
+}
+
+fn describe(status: &mut Status, look: &Look, assembly: &Assembly) {
+    let (geometry, start) = (&assembly.geometry, &assembly.start);
+    status.size_bytes = Some(geometry.capacity().bytes());
+    for (slot, seat) in start.members.seats().iter().enumerate() {
+        status.seats[slot] = seat.member.and_then(|device| start.members.get(device)).is_some_and(Member::is_in_sync);
+    }
+    status.degraded = status.seats.iter().filter(|in_sync| !**in_sync).count();
+    status.members = look
+        .disks
+        .iter()
+        .map(|disk| match disk.device.and_then(|device| start.members.get(device)) {
+            Some(member) => member_status(disk, member),
+            None => found_on(disk, look, &assembly.newest),
+        })
+        .collect();
+    let filling = start.members.iter().any(|member| member.serves() && !member.stale.is_empty());
+    let unclean = !start.untrusted.is_empty();
+    status.state = if status.degraded > 0 {
+        if filling { State::Recovering } else { State::Degraded }
+    } else if filling {
+        State::Recovering
+    } else if unclean {
+        State::Resyncing
+    } else if assembly.newest.resync != ResyncOffset::InSync {
+        State::Active
+    } else {
+        State::Clean
+    };
+    if filling {
+        status.sync =
+            SyncStatus { action: "recover", percent: Some(recovered(geometry, &start.members)), rate: None, eta: None };
+    } else if unclean {
+        let left: u64 = start.untrusted.iter().map(|range| range.end - range.start).sum();
+        let total = geometry.sync_size().0.max(1);
+        let percent = 100.0 * (1.0 - left as f64 / total as f64);
+        status.sync = SyncStatus { action: "resync", percent: Some(percent), rate: None, eta: None };
+    }
+    if assembly.remarks.iter().any(|remark| matches!(remark, Remark::StaleBitmap)) {
+        status.problem = Some(String::from("the bitmap is older than the superblocks: all of it counts as dirty"));
+    }
+}
+
+fn recovered(geometry: &Geometry, members: &Members) -> f64 {
+    let used = geometry.member_used(crate::raid::geometry::Slot(0)).0.max(1);
+    let left = members.iter().map(|member| member.stale.iter().map(|range| range.end - range.start).sum::<u64>()).max();
+    100.0 * (1.0 - left.unwrap_or(0) as f64 / used as f64)
+}
+
+fn member_status(disk: &LabDisk, member: &Member) -> MemberStatus {
+    let (slot, state) = match member.place {
+        Place::Slot(slot) if member.stale.is_empty() => (Some(slot), "in sync"),
+        Place::Slot(slot) => (Some(slot), "recovering"),
+        Place::Replacement(slot) => (Some(slot), "replacement"),
+        Place::Spare => (None, "spare"),
+        Place::Faulty => (None, "faulty"),
+    };
+    MemberStatus {
+        disk: disk.name.clone(),
+        slot: slot.map(|slot| slot.0 as usize),
+        state,
+        events: Some(member.superblock.events),
+        errors: MemberErrors {
+            corrected_reads: member.superblock.corrected_reads,
+            bad_sectors: member.bad.sectors().0,
+        },
+        note: disk.trouble.clone(),
+    }
+}
+
+/// A disk that is not part of the array as it would start.
+fn found_on(disk: &LabDisk, look: &Look, newest: &Superblock) -> MemberStatus {
+    let candidate = look.candidates.iter().find(|candidate| Some(candidate.device) == disk.device);
+    let (state, slot) = match candidate.map(|candidate| (&candidate.superblock, candidate.superblock.role())) {
+        None => ("missing", None),
+        Some((superblock, MemberRole::Slot(slot))) => {
+            let role = newest.roles.get(superblock.dev_number as usize);
+            let current = superblock.events + 1 >= newest.events && role == Some(&MemberRole::Slot(slot));
+            (if current { "in sync" } else { "faulty" }, current.then_some(usize::from(slot)))
+        }
+        Some((_, MemberRole::Spare)) => ("spare", None),
+        Some(_) => ("faulty", None),
+    };
+    MemberStatus {
+        disk: disk.name.clone(),
+        slot,
+        state,
+        events: candidate.map(|candidate| candidate.superblock.events),
+        errors: MemberErrors::default(),
+        note: disk.trouble.clone(),
+    }
+}
+
+fn action_sentence(status: &Status, lab: &Path) -> String {
+    let lab = lab.display();
+    match status.state {
+        State::Failed => match &status.problem {
+            Some(problem) => problem.clone(),
+            None => String::from("bring missing disks back"),
+        },
+        State::Recovering if status.in_use => String::from("none, a disk is being filled"),
+        State::Recovering => format!("`raidlab wait {lab}` goes on filling the disk"),
+        State::Resyncing => format!("not stopped cleanly: `raidlab wait {lab}` resyncs"),
+        State::Degraded if status.members.iter().any(|member| member.state == "spare") => {
+            format!("`raidlab wait {lab}` recovers onto the spare")
+        }
+        State::Degraded => format!("`raidlab add {lab}` recovers onto a new disk"),
+        State::Clean | State::Active => match &status.last_scrub {
+            Some(last) if last.mismatches > last.mended => {
+                format!("`raidlab repair {lab}`: the last {} found mismatches", last.action)
+            }
+            _ => String::from("none needed"),
+        },
+    }
+}
+
+fn write_screen(status: &Status, lab: &Path, out: &mut impl Write) -> std::io::Result<()> {
+    let chunk = status.chunk_bytes.map(|chunk| format!(", chunk {}", human(chunk))).unwrap_or_default();
+    let layout = status.layout.as_ref().map(|layout| format!(", {layout}")).unwrap_or_default();
+    let size = status.size_bytes.map(|size| format!(", {}", human(size))).unwrap_or_default();
+    writeln!(out, "  array: {}   {}{chunk}{layout}{size}", status.name, status.level)?;
+    let word = match status.state {
+        State::Clean => "clean",
+        State::Active => "active",
+        State::Degraded => "DEGRADED",
+        State::Recovering => "DEGRADED, recovering",
+        State::Resyncing => "resyncing",
+        State::Failed => "FAILED",
+    };
+    let word = if status.state == State::Recovering && status.degraded == 0 { "replacing" } else { word };
+    let in_use = if status.in_use { " (open in another process; as last written)" } else { "" };
+    writeln!(out, "  state: {word}{in_use}")?;
+    writeln!(out, " action: {}", action_sentence(status, lab))?;
+    if let Some(problem) = status.problem.as_ref().filter(|_| status.state != State::Failed) {
+        writeln!(out, "   note: {problem}")?;
+    }
+    if let Some(percent) = status.sync.percent {
+        writeln!(out, "   scan: {} {} {percent:.1}%", status.sync.action, gauge(percent))?;
+    }
+    if let Some(last) = &status.last_scrub {
+        let at = last.position.map(|at| format!(", interrupted at byte {at}")).unwrap_or_default();
+        writeln!(out, "   last: {}, mismatch_cnt {}{at}", last.action, last.mismatch_cnt)?;
+    }
+    writeln!(out, "backend: {}", status.backend)?;
+    writeln!(out, "  {}", marks(status))?;
+    writeln!(out, "  SLOT DISK         STATE         EVENTS  CORRECTED  BAD SECTORS")?;
+    let mut members: Vec<&MemberStatus> = status.members.iter().collect();
+    members.sort_by_key(|member| (member.slot.is_none(), member.slot, member.disk.clone()));
+    for member in members {
+        let slot = member.slot.map_or_else(|| String::from("-"), |slot| slot.to_string());
+        let events = member.events.map_or_else(|| String::from("-"), |events| events.to_string());
+        let note = member.note.as_ref().map(|note| format!("  {note}")).unwrap_or_default();
+        writeln!(
+            out,
+            "  {slot:>4} {:<12} {:<12} {events:>7}  {:>9}  {:>11}{note}",
+            member.disk, member.state, member.errors.corrected_reads, member.errors.bad_sectors
+        )?;
+    }
+    Ok(())
+}
+
+fn gauge(percent: f64) -> String {
+    let width = 20;
+    let full = ((percent / 100.0 * f64::from(width)) as usize).min(width as usize);
+    let (done, left) = if is_utf8() { ("█", "·") } else { ("=", ".") };
+    format!("[{}{}]", done.repeat(full), left.repeat(width as usize - full))
+}
+
+/// `[4/3] [UU_U]`.
+fn marks(status: &Status) -> String {
+    let up = status.raid_disks - status.degraded.min(status.raid_disks);
+    let letters: String = status.seats.iter().map(|in_sync| if *in_sync { 'U' } else { '_' }).collect();
+    format!("[{}/{up}] [{letters}]", status.raid_disks)
+}
+
+/// As the kernel prints it, one array.
+fn write_mdstat(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "Personalities : [{}]", status.level)?;
+    let active = if status.state == State::Failed { "inactive" } else { "active" };
+    write!(out, "{} : {active} {}", status.name.replace(char::is_whitespace, "_"), status.level)?;
+    for member in status.members.iter().rev().filter(|member| member.state != "missing") {
+        let mark = match member.state {
+            "faulty" => "(F)",
+            "spare" => "(S)",
+            "replacement" => "(R)",
+            _ => "",
+        };
+        write!(
+            out,
+            " {}[{}]{mark}",
+            member.disk,
+            member.slot.map_or_else(|| String::from("-"), |slot| slot.to_string())
+        )?;
+    }
+    writeln!(out)?;
+    write!(out, "      {} blocks super 1.2", status.size_bytes.unwrap_or(0) / 1024)?;
+    let chunk = status.chunk_bytes.unwrap_or(0) / 1024;
+    match (status.level_number, status.layout_number) {
+        (Level::Raid4 | Level::Raid5 | Level::Raid6, layout) => {
+            write!(
+                out,
+                " level {}, {chunk}k chunk, algorithm {}",
+                status.level_number.md_number(),
+                layout.md_number()
+            )?;
+        }
+        (Level::Raid10, layout) => write!(out, " {chunk}K chunks {} copies", layout.detail())?,
+        (Level::Raid0, _) => write!(out, " {chunk}k chunks")?,
+        (Level::Raid1, _) => {}
+    }
+    if status.level_number == Level::Raid0 {
+        writeln!(out)?;
+    } else {
+        writeln!(out, " {}", marks(status))?;
+    }
+    if let Some(percent) = status.sync.percent {
+        let word = if status.sync.action == "recover" { "recovery" } else { "resync" };
+        let full = (percent / 5.0) as usize;
+        writeln!(out, "      [{}>{}]  {word} = {percent:.1}%", "=".repeat(full), ".".repeat(20 - full.min(20)))?;
+    }
+    writeln!(out, "\nunused devices: <none>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_told_in_the_largest_unit_that_says_something() {
+        assert_eq!(human(512), "512 B");
+        assert_eq!(human(1 << 30), "1 GiB");
+        assert_eq!(human(3 << 29), "1.50 GiB");
+    }
+}
