@@ -30,6 +30,8 @@ pub mod locks;
 pub mod manage;
 pub mod member;
 pub mod member_layout;
+#[cfg(test)]
+mod operations;
 pub mod plan;
 pub mod probe;
 pub mod set;

@@ -11,10 +11,10 @@ use crate::disk::MemBank;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-struct Lab {
-    array: Array<MemBank>,
+pub(super) struct Lab {
+    pub(super) array: Array<MemBank>,
     now: Instant,
-    model: Vec<u8>,
+    pub(super) model: Vec<u8>,
     next: u64,
 }
 
@@ -39,7 +39,7 @@ fn open(bank: MemBank, devices: &[DeviceId], force: bool) -> Array<MemBank> {
 }
 
 impl Lab {
-    fn new(level: Level, layout: Layout, disks: usize, spares: usize, bitmap: bool) -> Lab {
+    pub(super) fn new(level: Level, layout: Layout, disks: usize, spares: usize, bitmap: bool) -> Lab {
         let mut bank = MemBank::new();
         let size = Sectors(8192);
         let devices: Vec<DeviceId> = (0..disks + spares).map(|_| bank.add(Limits::of_disk(size))).collect();
@@ -67,7 +67,7 @@ impl Lab {
         Lab { array, now: Instant::START, model, next: 0 }
     }
 
-    fn drive(&mut self, until: impl Fn(&Array<MemBank>) -> bool) -> Vec<Completion> {
+    pub(super) fn drive(&mut self, until: impl Fn(&Array<MemBank>) -> bool) -> Vec<Completion> {
         let mut all = Vec::new();
         let mut done = Vec::new();
         for _ in 0..1_000_000 {
@@ -82,7 +82,7 @@ impl Lab {
         panic!("no end");
     }
 
-    fn request(&mut self, extent: Extent, op: Op) -> Completion {
+    pub(super) fn request(&mut self, extent: Extent, op: Op) -> Completion {
         self.next += 1;
         self.array.submit(VOLUME, Request::new(RequestId(self.next), extent, op), self.now);
         let mut done = Vec::new();
@@ -95,6 +95,28 @@ impl Lab {
             self.now = self.now.max(due);
         }
         panic!("no end");
+    }
+
+    /// A blank disk joins.
+    pub(super) fn add_blank(&mut self) {
+        let model = self.array.members().iter().find(|m| m.serves()).expect("somebody serves").superblock.clone();
+        let number = self.array.next_device_number();
+        let new = NewDevice { size: Sectors(8192), uuid: DeviceUuid([number as u8 + 100; 16]) };
+        let superblock = joining(&model, new, number, self.array.geometry().sync_size()).unwrap();
+        let device = self.array.bank_mut().add(Limits::of_disk(Sectors(8192)));
+        self.array.add(device, superblock).unwrap();
+    }
+
+    /// Stops the array and assembles it again from the devices that are part of it.
+    pub(super) fn restart(&mut self) {
+        self.array.stop();
+        self.drive(Array::is_stopped);
+        let members = self.array.members().iter();
+        let devices: Vec<DeviceId> =
+            members.filter(|m| m.place != super::member::Place::Faulty).map(|m| m.device).collect();
+        let array = std::mem::replace(&mut self.array, Lab::new(Level::Raid1, Layout::None, 2, 0, false).array);
+        self.array = open(array.into_bank(), &devices, false);
+        self.now = Instant::START;
     }
 
     fn random_ops(&mut self, rng: &mut ChaCha8Rng, count: usize) {
@@ -126,7 +148,7 @@ impl Lab {
         }
     }
 
-    fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         let all = self.model.len();
         let extent = Extent::new(Lba(0), Sectors(all as u64 / 512));
         let done = self.request(extent, Op::Read(Buf::zeroed(all)));
@@ -135,7 +157,7 @@ impl Lab {
         assert!(buf.to_vec() == self.model);
     }
 
-    fn check(&mut self) {
+    pub(super) fn check(&mut self) {
         let end = Lba(self.array.geometry().capacity().0);
         self.array.start_scrub(Scrub::Check, Lba(0)..end);
         self.drive(|array| !array.is_scrubbing());
@@ -183,20 +205,12 @@ fn what_is_written_is_read_also_degraded_and_after_recovery() {
         lab.array.fail(DeviceId(0)).unwrap();
         lab.random_ops(&mut rng, 50);
         lab.verify();
-        let model = lab.array.members().get(DeviceId(2)).unwrap().superblock.clone();
         lab.array.remove(DeviceId(0)).unwrap();
-        let number = lab.array.next_device_number();
-        let new = NewDevice { size: Sectors(8192), uuid: DeviceUuid([77; 16]) };
-        let superblock = joining(&model, new, number, lab.array.geometry().sync_size()).unwrap();
-        let device = lab.array.bank_mut().add(Limits::of_disk(Sectors(8192)));
-        lab.array.add(device, superblock).unwrap();
+        lab.add_blank();
         lab.random_ops(&mut rng, 50);
         lab.drive(|array| !array.is_syncing());
         lab.check();
-        lab.array.stop();
-        lab.drive(Array::is_stopped);
-        let devices: Vec<DeviceId> = lab.array.members().iter().filter(|m| m.serves()).map(|m| m.device).collect();
-        lab.array = open(lab.array.into_bank(), &devices, false);
+        lab.restart();
         lab.verify();
         lab.check();
     }
