@@ -20,7 +20,7 @@ use super::level::{Layout, LayoutError, Level, LevelError};
 use super::member::{Member, Members, Place};
 use super::probe::{ProbeError, Refusal, probe};
 use super::set::SlotSet;
-use super::superblock::{MemberRole, ResyncOffset, SetUuid, Superblock};
+use super::superblock::{DeviceUuid, MemberRole, ResyncOffset, SetUuid, Superblock};
 use super::write_intent::WriteIntent;
 use crate::block::{DeviceId, Lba, Sectors};
 
@@ -237,13 +237,14 @@ pub struct Assembly {
 }
 
 /// Judges the devices and puts the array together.
-pub fn assemble(candidates: Vec<Candidate>, options: AssembleOptions) -> Result<Assembly, AssembleError> {
+pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Result<Assembly, AssembleError> {
     let newest = freshest(&candidates)?;
     check_agreement(&candidates, newest)?;
     let newest_device = candidates[newest].device;
     let newest = candidates[newest].superblock.clone();
     let level = Level::from_md(newest.level)?;
     let mut remarks = Vec::new();
+    leave_out_former_owners(&mut candidates, &mut remarks, newest.events);
 
     let chosen = choose(&candidates, &newest, level, options, &mut remarks);
     let geometry = geometry_of(&newest, level, &candidates, &chosen)?;
@@ -327,14 +328,32 @@ fn check_agreement(candidates: &[Candidate], newest: usize) -> Result<(), Assemb
             return Err(AssembleError::Disagree { first: first.device, device: other.device, field });
         }
     }
-    let mut numbers: BTreeMap<u32, DeviceId> = BTreeMap::new();
+    let mut numbers: BTreeMap<(u32, DeviceUuid), DeviceId> = BTreeMap::new();
     for other in candidates {
-        if let Some(first) = numbers.insert(other.superblock.dev_number, other.device) {
-            let number = other.superblock.dev_number;
+        let number = other.superblock.dev_number;
+        if let Some(first) = numbers.insert((number, other.superblock.device_uuid), other.device) {
             return Err(AssembleError::SameMember { first, second: other.device, number });
         }
     }
     Ok(())
+}
+
+/// The number of a device that was removed goes to the next one added; should the old one still be there, the fresher of
+/// them has it.
+fn leave_out_former_owners(candidates: &mut Vec<Candidate>, remarks: &mut Vec<Remark>, newest: u64) {
+    let mut owners: BTreeMap<u32, u64> = BTreeMap::new();
+    for candidate in candidates.iter() {
+        let freshest = owners.entry(candidate.superblock.dev_number).or_default();
+        *freshest = candidate.superblock.events.max(*freshest);
+    }
+    candidates.retain(|candidate| {
+        let Superblock { events, dev_number, .. } = candidate.superblock;
+        let owns = events == owners[&dev_number];
+        if !owns {
+            remarks.push(Remark::LeftOut { device: candidate.device, events, newest });
+        }
+        owns
+    });
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -444,6 +444,30 @@ impl Control {
         self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything())
     }
 
+    pub(super) fn writes_inflight(&self) -> u64 {
+        self.writes_inflight
+    }
+
+    pub(super) fn check_invariants(&self) {
+        assert!(self.durable <= self.started && self.record_epoch.0 <= self.started.0 + 1, "{self:?}");
+        assert!(self.dirty_epoch.0 <= self.started.0 + 1, "{self:?}");
+        for (slot, seat) in self.members.seats().iter().enumerate() {
+            let slot = Slot(slot as u8);
+            for (device, place) in [(seat.member, Place::Slot(slot)), (seat.replacement, Place::Replacement(slot))] {
+                let Some(device) = device else { continue };
+                assert_eq!(self.members.get(device).map(|member| member.place), Some(place), "seat of {slot:?}");
+            }
+        }
+        for member in self.members.iter() {
+            assert!(member.filling || member.stale.is_empty() || !member.serves(), "{member:?} is stale for ever");
+        }
+        if let Some(update) = &self.update
+            && self.mode == Mode::Running
+        {
+            assert!(update.outstanding > 0, "an update waits for nothing: {update:?}");
+        }
+    }
+
     // ---- updates ----
 
     /// The number of the first update that will contain all that is true now.

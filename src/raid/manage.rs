@@ -215,9 +215,18 @@ impl<B: Bank> Array<B> {
         self.sync.reconsider();
     }
 
+    /// Whether a spare can take a free slot, and nothing has made it do so yet.
+    pub(super) fn spare_is_due(&self) -> bool {
+        self.takes_spares() && self.control.spare_wanted().is_some()
+    }
+
+    fn takes_spares(&self) -> bool {
+        !self.sync.options.frozen && !self.control.is_stopping()
+    }
+
     /// Spares take free slots at once.
     pub(super) fn take_spares(&mut self) {
-        if self.sync.options.frozen || self.control.is_stopping() {
+        if !self.takes_spares() {
             return;
         }
         while let Some((slot, spare)) = self.control.spare_wanted() {

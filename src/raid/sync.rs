@@ -199,6 +199,11 @@ impl Sync {
         }
     }
 
+    /// Bands under way.
+    pub(super) fn inflight(&self) -> usize {
+        self.inflight
+    }
+
     /// Whatever was found impossible may be possible now.
     pub(super) fn reconsider(&mut self) {
         self.gave_up = false;

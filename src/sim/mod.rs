@@ -9,9 +9,11 @@
 //! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
 //! replays a [`workload`] of client operations. Nothing here reads a clock or starts a thread.
 
+pub mod array;
 mod cow;
 mod disk;
 mod oracle;
+pub mod powercut;
 mod rng;
 mod token;
 mod trace;
