@@ -58,7 +58,7 @@ pub struct Array<B> {
     pub(super) requests: Slab<UserRequest>,
     pub(super) waiting: Waiting,
     pub(super) granted: Vec<usize>,
-    pub(super) mending: BTreeSet<(DeviceId, u64)>,
+    pub(super) mending: BTreeSet<(DeviceId, StripeIndex, u64)>,
     pub(super) sync: Sync,
     pub(super) kernel: Kernel,
     pub(super) now: Instant,
@@ -66,6 +66,8 @@ pub struct Array<B> {
     limits: Limits,
     ready: Vec<(DeviceId, Completion)>,
     arrived: Vec<(DeviceId, Completion)>,
+    /// Requests under way, by device.
+    inflight: Vec<u32>,
 }
 
 /// The one device an array is.
@@ -86,7 +88,8 @@ impl<B: Bank> Array<B> {
             read_only: start.read_only,
         };
         let start = Start { logical_block, ..start };
-        Array {
+        let filled: Vec<DeviceId> = start.members.iter().filter(|m| m.is_filled()).map(|m| m.device).collect();
+        let mut array = Array {
             bank,
             control: Control::new(geometry.clone(), start),
             geometry,
@@ -104,7 +107,12 @@ impl<B: Bank> Array<B> {
             limits,
             ready: Vec::new(),
             arrived: Vec::new(),
+            inflight: Vec::new(),
+        };
+        if !array.control.is_read_only() {
+            filled.into_iter().for_each(|device| array.finish_recovery_of(device));
         }
+        array
     }
 
     /// The members' bank.
@@ -377,12 +385,23 @@ impl<B: Bank> Array<B> {
     // ---- to the members and back ----
 
     pub(super) fn submit_io(&mut self, device: DeviceId, owner: IoOwner, extent: Extent, op: Op) {
+        let at = device.0 as usize;
+        self.inflight.resize(self.inflight.len().max(at + 1), 0);
+        self.inflight[at] += 1;
         let id = RequestId(self.ios.insert(owner) as u64);
         self.bank.submit(device, Request::new(id, extent, op), self.now);
     }
 
+    /// Whether something that was begun with this device, in whatever role it had, is not over.
+    pub(super) fn is_in_use(&self, device: DeviceId) -> bool {
+        let target = |band: &Band| band.targets.iter().any(|(of, _)| *of == device);
+        self.inflight.get(device.0 as usize).is_some_and(|count| *count > 0)
+            || self.bands.iter().any(|(_, band)| target(band))
+    }
+
     fn arrive(&mut self, device: DeviceId, completion: Completion) {
         let Completion { id, op, result } = completion;
+        self.inflight[device.0 as usize] -= 1;
         match self.ios.remove(id.0 as usize) {
             IoOwner::Band { band, column, part } => self.band_io_done(band, device, column, part, op, result),
             IoOwner::Metadata => self.control.complete(device, &op, result),
@@ -485,6 +504,7 @@ impl<B: Bank> Array<B> {
                 Waiter::Gate(band) => self.take_lock(band),
                 Waiter::Record(band) => self.recorded(band),
                 Waiter::Flush(request) => self.acknowledge_flush(request),
+                Waiter::Replacement(device) => self.finish_replacement(device),
             }
         }
         !opened.is_empty()

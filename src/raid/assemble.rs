@@ -8,6 +8,7 @@
 //! Assembly only reads. Whatever has to be written, the array writes once it is started.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rangemap::RangeSet;
 use thiserror::Error;
@@ -263,8 +264,8 @@ pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Res
         members.insert(member_of(candidate, place, in_sync, &geometry, bitmap.as_ref()));
     }
 
-    let seats = || members.seats().iter().enumerate();
-    let missing: SlotSet = seats().filter(|(_, seat)| seat.member.is_none()).map(|(slot, _)| slot).collect();
+    let missing: SlotSet =
+        members.seats().iter().enumerate().filter(|(_, seat)| seat.member.is_none()).map(|(slot, _)| slot).collect();
     let present = geometry.raid_disks() - missing.len();
     // Below the watermark a device under recovery counts, but the array must be able to run without what is above.
     if !geometry.survives(missing) {
@@ -272,7 +273,9 @@ pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Res
     }
 
     let mut untrusted = untrusted_of(&newest, &geometry, bitmap.as_ref(), bitmap_is_stale);
-    let degraded: SlotSet = seats()
+    refill_replacements(&mut members, &geometry, &untrusted);
+    let seats = members.seats().iter().enumerate();
+    let degraded: SlotSet = seats
         .filter(|(_, seat)| !seat.member.and_then(|device| members.get(device)).is_some_and(Member::is_in_sync))
         .map(|(slot, _)| slot)
         .collect();
@@ -545,7 +548,7 @@ fn member_of(
 }
 
 /// The set of the numbers in `range`, which may be empty.
-pub(super) fn one_range(range: std::ops::Range<u64>) -> RangeSet<u64> {
+pub(super) fn one_range(range: Range<u64>) -> RangeSet<u64> {
     let mut set = RangeSet::new();
     if !range.is_empty() {
         set.insert(range);
@@ -555,8 +558,13 @@ pub(super) fn one_range(range: std::ops::Range<u64>) -> RangeSet<u64> {
 
 /// The member data sectors of a slot, from `from` on, that lie in regions the bitmap names.
 pub(super) fn stale_by_bitmap(geometry: &Geometry, bitmap: &WriteIntent, slot: Slot, from: u64) -> RangeSet<u64> {
-    let mut stale = RangeSet::new();
-    for range in bitmap.dirty() {
+    rows_of(geometry, bitmap.dirty(), slot, from)
+}
+
+/// The member data sectors of a slot, from `from` on, that lie in these parts of sync space.
+fn rows_of(geometry: &Geometry, parts: impl Iterator<Item = Range<u64>>, slot: Slot, from: u64) -> RangeSet<u64> {
+    let mut found = RangeSet::new();
+    for range in parts {
         let mut place = range.start;
         while place < range.end {
             let index = geometry.stripe_of_sync(place);
@@ -566,11 +574,23 @@ pub(super) fn stale_by_bitmap(geometry: &Geometry, bitmap: &WriteIntent, slot: S
             for column in stripe.columns.iter().filter(|column| column.slot == slot) {
                 let data = (column.base.0 + rows.start).max(from)..column.base.0 + rows.end;
                 if data.start < data.end {
-                    stale.insert(data);
+                    found.insert(data);
                 }
             }
             place = space.end;
         }
     }
-    stale
+    found
+}
+
+/// A replacement and the member it is to replace take the same writes, and a crash may leave them with different ones:
+/// where that may be, the replacement is filled again.
+fn refill_replacements(members: &mut Members, geometry: &Geometry, untrusted: &RangeSet<u64>) {
+    for member in members.iter_mut() {
+        if let Place::Replacement(slot) = member.place {
+            let mut stale = std::mem::take(&mut member.stale);
+            stale.extend(rows_of(geometry, untrusted.iter().cloned(), slot, 0));
+            member.begin_filling(stale, false);
+        }
+    }
 }

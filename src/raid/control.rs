@@ -115,7 +115,12 @@ struct Update {
     superblocks: bool,
     pages: Vec<(usize, Vec<u8>)>,
     resync: ResyncOffset,
+    /// How far the devices that serve are filled, of what a flush covers.
     watermarks: Vec<(DeviceId, Option<u64>)>,
+    /// The bad-block logs to write.
+    bad_blocks: Vec<(DeviceId, Lba, Vec<u8>)>,
+    /// A member could not be flushed: what was to be taken back stays.
+    flush_failed: bool,
 }
 
 /// What the control path starts from.
@@ -553,7 +558,9 @@ impl Control {
             superblocks: wanted.superblocks,
             pages: self.bitmap.as_mut().map(|bitmap| bitmap.start_update(events)).unwrap_or_default(),
             resync,
-            watermarks: self.members.iter().map(|member| (member.device, member.watermark())).collect(),
+            watermarks: self.watermarks(wanted.flush),
+            bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
+            flush_failed: false,
         });
         if wanted.flush {
             for device in self.members.serving() {
@@ -561,6 +568,24 @@ impl Control {
             }
         }
         self.advance();
+    }
+
+    /// What the superblocks may say of recovery: without a flush, nothing new.
+    fn watermarks(&self, flush: bool) -> Vec<(DeviceId, Option<u64>)> {
+        let recorded = |member: &Member| member.superblock.recovery.map(|recovery| recovery.offset.0);
+        let watermark = |member: &Member| if flush { member.watermark() } else { recorded(member) };
+        let serving = self.members.iter().filter(|member| member.serves());
+        serving.map(|member| (member.device, watermark(member))).collect()
+    }
+
+    /// The logs as they are now: what is taken off them while the update runs may not be on the medium yet.
+    fn bad_block_logs(&self) -> Vec<(DeviceId, Lba, Vec<u8>)> {
+        let log = |member: &Member| {
+            let log = member.superblock.bad_block_log.filter(|log| log.present || !member.bad.is_empty())?;
+            let extent = member.superblock.bad_block_log_extent()?;
+            Some((member.device, extent.start, member.bad.encode(&log).expect("a full log fails its member")))
+        };
+        self.members.iter().filter_map(log).collect()
     }
 
     fn emit(&mut self, device: DeviceId, extent: Extent, op: Op) {
@@ -581,6 +606,7 @@ impl Control {
             && update.outstanding == 0
         {
             match update.stage {
+                Stage::Flush if update.flush_failed => self.begin_again(),
                 Stage::Flush => {
                     update.stage = Stage::Pages;
                     self.emit_pages();
@@ -602,18 +628,26 @@ impl Control {
         }
     }
 
+    /// Nothing of the update has been written. A member that could not be flushed has lost what others have: that
+    /// comes on record first, and only another update may call anything clean.
+    fn begin_again(&mut self) {
+        let update = self.update.take().expect("an update is under way");
+        if update.superblocks {
+            self.events -= 1;
+        }
+        if let Some(bitmap) = &mut self.bitmap {
+            bitmap.abandon_update(update.pages.iter().map(|(page, _)| *page));
+        }
+        self.want(Wanted { superblocks: true, pages: true, flush: true });
+    }
+
     fn emit_pages(&mut self) {
         let update = self.update.as_ref().expect("an update is under way");
-        let (pages, superblocks) = (update.pages.clone(), update.superblocks);
+        let (pages, logs) = (update.pages.clone(), update.bad_blocks.clone());
         for device in self.present() {
             let member = self.members.get_mut(device).expect("present devices are members");
             let joining = std::mem::take(&mut member.joining);
             let (bitmap_at, space) = (member.superblock.bitmap_at(), member.superblock.bitmap_space());
-            let log = member.superblock.bad_block_log.and_then(|log| {
-                let extent = member.superblock.bad_block_log_extent()?;
-                (superblocks && (log.present || !member.bad.is_empty()))
-                    .then(|| (extent.start, member.bad.encode(&log).expect("a full log fails its member")))
-            });
             if let (Some(at), Some(bitmap)) = (bitmap_at, &self.bitmap) {
                 let pages = if joining { bitmap.all_pages() } else { pages.clone() };
                 for (page, bytes) in &pages {
@@ -623,8 +657,8 @@ impl Control {
                     self.emit_write(device, at + page_start, &bytes[..bytes.len().min(room)]);
                 }
             }
-            if let Some((at, bytes)) = log {
-                self.emit_write(device, at, &bytes);
+            if let Some((_, at, bytes)) = logs.iter().find(|(of, ..)| *of == device) {
+                self.emit_write(device, *at, bytes);
             }
         }
     }
@@ -637,6 +671,10 @@ impl Control {
     fn emit_superblocks(&mut self) {
         let roles = self.roles();
         for device in self.present() {
+            if self.members.get(device).is_some_and(|member| member.joining) {
+                // It came after the pages were written: it has to wait for its own.
+                continue;
+            }
             let superblock = self.superblock_of(device, &roles);
             let (at, bytes) = (superblock.super_offset, superblock.encode());
             self.members.get_mut(device).expect("it was just listed").superblock = superblock;
@@ -662,8 +700,9 @@ impl Control {
     fn superblock_of(&self, device: DeviceId, roles: &[MemberRole]) -> Superblock {
         let member = self.members.get(device).expect("superblocks are written to members");
         let update = self.update.as_ref().expect("superblocks are written by updates");
-        let watermark = update.watermarks.iter().find(|(of, _)| *of == device).and_then(|(_, watermark)| *watermark);
-        let filling = member.serves() && (watermark.is_some() || !member.stale.is_empty());
+        let recorded = member.superblock.recovery.map(|recovery| recovery.offset.0);
+        // It began to be filled after the update did: what its superblock must say is in it.
+        let watermark = update.watermarks.iter().find(|(of, _)| *of == device).map_or(recorded, |(_, known)| *known);
         let seconds = self.wall_clock + self.now.0 / 1_000_000_000;
         let mut superblock = member.superblock.clone();
         superblock.roles = roles.to_vec();
@@ -671,13 +710,11 @@ impl Control {
         superblock.updated = Timestamp::new(seconds, 0);
         superblock.resync = update.resync;
         superblock.replacement = matches!(member.place, Place::Replacement(_));
-        superblock.recovery = filling.then(|| Recovery {
-            offset: Sectors(watermark.unwrap_or_else(|| member.watermark().unwrap_or(0))),
-            by_bitmap: member.by_bitmap,
-        });
+        let recovery = watermark.map(|offset| Recovery { offset: Sectors(offset), by_bitmap: member.by_bitmap });
+        superblock.recovery = recovery.filter(|_| member.serves());
         superblock.corrected_reads = u32::try_from(member.errors.corrected).unwrap_or(u32::MAX);
         if let Some(log) = &mut superblock.bad_block_log {
-            log.present |= !member.bad.is_empty();
+            log.present |= update.bad_blocks.iter().any(|(of, ..)| *of == device);
         }
         superblock
     }
@@ -700,6 +737,7 @@ impl Control {
         }
         if let Some(update) = &mut self.update {
             update.outstanding -= 1;
+            update.flush_failed |= result.is_err() && matches!(op, Op::Flush);
         }
         if self.mode == Mode::Running {
             self.advance();

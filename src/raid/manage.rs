@@ -38,6 +38,9 @@ pub enum ManageError {
     /// It cannot be replaced because it holds nothing to replace it from.
     #[error("it is not in sync: let its recovery finish first, or fail it")]
     NotInSync,
+    /// It left, and its last requests have not come back.
+    #[error("its last requests have not come back yet: try again in a moment")]
+    Draining,
     /// RAID0 has no redundancy.
     #[error("the array has no redundancy, so its members cannot change")]
     NoRedundancy,
@@ -124,6 +127,9 @@ impl<B: Bank> Array<B> {
         if self.control.members.get(device).is_some() {
             return Err(ManageError::AlreadyAMember);
         }
+        if self.is_in_use(device) {
+            return Err(ManageError::Draining);
+        }
         if self.bank.limits(device).logical_block > self.logical_block() {
             return Err(ManageError::LargerBlocks);
         }
@@ -141,6 +147,9 @@ impl<B: Bank> Array<B> {
         let Candidate { device, superblock, bad, .. } = candidate;
         if self.control.members.get(device).is_some() {
             return Err(ManageError::AlreadyAMember);
+        }
+        if self.is_in_use(device) {
+            return Err(ManageError::Draining);
         }
         let Some(reference) = self.control.members.iter().find(|member| member.serves()) else {
             return no("there is nobody to copy from");
