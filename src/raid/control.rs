@@ -121,6 +121,8 @@ struct Update {
     bad_blocks: Vec<(DeviceId, Lba, Vec<u8>)>,
     /// A member could not be flushed: what was to be taken back stays.
     flush_failed: bool,
+    /// Who alone gets a superblock, with these roles: whatever fails meanwhile is news, and for the next update.
+    catch_up: Option<(Vec<DeviceId>, Vec<MemberRole>)>,
 }
 
 /// What the control path starts from.
@@ -158,6 +160,8 @@ pub struct Control {
     dirty_epoch: Epoch,
     /// The last failure or bad block; writes are acknowledged only when it is on record.
     record_epoch: Epoch,
+    /// Members are one event behind since before the start: they are brought up to the others first.
+    catching_up: bool,
     writes_inflight: u64,
     now: Instant,
     idle_since: Instant,
@@ -185,6 +189,7 @@ impl Control {
             active: false,
             dirty_epoch: Epoch(0),
             record_epoch: Epoch(0),
+            catching_up: false,
             writes_inflight: 0,
             now: Instant::START,
             idle_since: Instant::START,
@@ -200,7 +205,14 @@ impl Control {
         if !control.geometry.survives(control.missing()) {
             control.mode = Mode::Failed;
         }
+        control.catching_up = control.mode == Mode::Running && control.redundant() && !control.behind().is_empty();
         control
+    }
+
+    /// Members whose superblocks are older than the freshest.
+    fn behind(&self) -> Vec<DeviceId> {
+        let behind = self.members.iter().filter(|member| member.serves() && member.superblock.events < self.events);
+        behind.map(|member| member.device).collect()
     }
 
     /// Whether members can be lost without loss: only then is there anything to keep in step.
@@ -440,13 +452,13 @@ impl Control {
 
     /// Whether the array was stopped and everything about it is on the members.
     pub(super) fn is_stopped(&self) -> bool {
-        let settled = self.update.is_none() && !self.wanted.anything() && self.outbox.is_empty();
+        let settled = !self.is_busy() && self.outbox.is_empty();
         self.stopping && self.writes_inflight == 0 && ((settled && !self.active) || self.mode != Mode::Running)
     }
 
     /// Whether an update runs or is asked for.
     pub(super) fn is_busy(&self) -> bool {
-        self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything())
+        self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything() || self.catching_up)
     }
 
     pub(super) fn writes_inflight(&self) -> u64 {
@@ -454,8 +466,8 @@ impl Control {
     }
 
     pub(super) fn check_invariants(&self) {
-        assert!(self.durable <= self.started && self.record_epoch.0 <= self.started.0 + 1, "{self:?}");
-        assert!(self.dirty_epoch.0 <= self.started.0 + 1, "{self:?}");
+        let last = self.started.0 + 1 + u64::from(self.catching_up);
+        assert!(self.durable <= self.started && self.record_epoch.0 <= last && self.dirty_epoch.0 <= last, "{self:?}");
         for (slot, seat) in self.members.seats().iter().enumerate() {
             let slot = Slot(slot as u8);
             for (device, place) in [(seat.member, Place::Slot(slot)), (seat.replacement, Place::Replacement(slot))] {
@@ -480,7 +492,8 @@ impl Control {
         self.wanted.superblocks |= what.superblocks;
         self.wanted.flush |= what.flush;
         self.wanted.pages |= what.pages;
-        Epoch(self.started.0 + 1)
+        let catching_up = self.catching_up && self.update.is_none();
+        Epoch(self.started.0 + 1 + u64::from(catching_up))
     }
 
     /// Does what is due: safe mode, the bitmap's daemon, the next update.
@@ -496,7 +509,7 @@ impl Control {
         if self.bitmap_due.is_some_and(|due| due <= now) {
             self.tidy_bitmap(now);
         }
-        if self.update.is_none() && self.wanted.anything() {
+        if self.update.is_none() && (self.wanted.anything() || self.catching_up) {
             self.start_update();
         }
     }
@@ -534,16 +547,22 @@ impl Control {
         if self.mode != Mode::Running {
             return None;
         }
-        if self.update.is_none() && self.wanted.anything() || !self.outbox.is_empty() {
+        if self.update.is_none() && (self.wanted.anything() || self.catching_up) || !self.outbox.is_empty() {
             return Some(Instant::START);
         }
         [self.clean_due(), self.bitmap_due].into_iter().flatten().min()
     }
 
+    /// Begins an update. One that catches up does nothing else, and the count of events stays: a crash in the middle of
+    /// the next one would leave a member two behind, and out. Whatever is wanted meanwhile is left for that next one.
     fn start_update(&mut self) {
-        let wanted = std::mem::take(&mut self.wanted);
+        let only = std::mem::take(&mut self.catching_up).then(|| self.behind());
+        let wanted = match only {
+            Some(_) => Wanted { superblocks: true, ..Wanted::default() },
+            None => std::mem::take(&mut self.wanted),
+        };
         self.started.0 += 1;
-        if wanted.superblocks {
+        if wanted.superblocks && only.is_none() {
             self.events += 1;
         }
         let events = wanted.superblocks.then_some(self.events);
@@ -561,6 +580,7 @@ impl Control {
             watermarks: self.watermarks(wanted.flush),
             bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
             flush_failed: false,
+            catch_up: only.map(|only| (only, self.roles())),
         });
         if wanted.flush {
             for device in self.members.serving() {
@@ -669,10 +689,15 @@ impl Control {
     }
 
     fn emit_superblocks(&mut self) {
-        let roles = self.roles();
+        let update = self.update.as_ref().expect("an update is under way");
+        let (only, roles) = match update.catch_up.clone() {
+            Some((only, roles)) => (Some(only), roles),
+            None => (None, self.roles()),
+        };
         for device in self.present() {
-            if self.members.get(device).is_some_and(|member| member.joining) {
-                // It came after the pages were written: it has to wait for its own.
+            // One that came after the pages were written has to wait for its own.
+            let joining = self.members.get(device).is_some_and(|member| member.joining);
+            if joining || only.as_ref().is_some_and(|only| !only.contains(&device)) {
                 continue;
             }
             let superblock = self.superblock_of(device, &roles);
@@ -746,7 +771,7 @@ impl Control {
 
     /// A slot that a spare could take, if there is one of each.
     pub(super) fn spare_wanted(&self) -> Option<(Slot, DeviceId)> {
-        if self.mode != Mode::Running || !self.redundant() {
+        if self.mode != Mode::Running || !self.redundant() || self.catching_up {
             return None;
         }
         let slot = self.missing().lowest()?;

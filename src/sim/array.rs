@@ -16,12 +16,12 @@ use crate::raid::assemble::{AssembleError, AssembleOptions, Candidate, Remark, a
 use crate::raid::bitmap_super::{BitmapHeader, BitmapImage};
 use crate::raid::compute::{Known, compare_copies, compare_parity};
 use crate::raid::create::{NewArray, NewDevice, create, joining};
-use crate::raid::geometry::{Column, Role, Stripe, StripeIndex};
+use crate::raid::geometry::{Column, Role, Slot, Stripe, StripeIndex};
 use crate::raid::level::{Layout, Level};
 use crate::raid::manage::ManageError;
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::set::SlotSet;
-use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
+use crate::raid::superblock::{DeviceUuid, MemberRole, SetName, SetUuid, Timestamp};
 use crate::raid::sync::SyncOptions;
 
 /// The array under test: over disks that can have every fault.
@@ -241,7 +241,12 @@ impl Lab {
             rows.extend(band.map(|row| (index, row)));
         }
         for member in array.members().iter() {
-            let (Place::Slot(slot) | Place::Replacement(slot)) = member.place else { continue };
+            // One that has just failed may be back before anybody has written that down.
+            let slot = match (member.place, member.superblock.role()) {
+                (Place::Slot(slot) | Place::Replacement(slot), _) => slot,
+                (Place::Faulty, MemberRole::Slot(slot)) => Slot(slot as u8),
+                _ => continue,
+            };
             for extent in self.bank().unsettled(member.device) {
                 for sector in extent.range() {
                     let Some(row) = sector.checked_sub(member.data_offset().0) else { continue };

@@ -14,6 +14,7 @@ use std::fmt;
 use super::array::{Lab, Shape};
 use super::{CacheLoss, ClientOp, Failure, Mix, Rng, Trace};
 use crate::block::{Bank, DeviceId, Extent, Lba, Sectors};
+use crate::disk::{FaultKind, FaultSpec, Trigger};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
 use crate::raid::geometry::StripeIndex;
@@ -29,13 +30,15 @@ pub struct Effort {
     pub every: u64,
     /// Of a hundred cuts, so many are followed by another one during recovery.
     pub again_percent: u64,
+    /// Writes fail now and then, whole or torn, and requests for no lasting reason.
+    pub flaws: bool,
 }
 
 impl Effort {
     /// Every event.
-    pub const FULL: Effort = Effort { ops: 40, every: 1, again_percent: 25 };
+    pub const FULL: Effort = Effort { ops: 40, every: 1, again_percent: 25, flaws: false };
     /// A sample of the events.
-    pub const SAMPLE: Effort = Effort { ops: 30, every: 19, again_percent: 15 };
+    pub const SAMPLE: Effort = Effort { ops: 30, every: 19, again_percent: 15, flaws: false };
 }
 
 /// What a run was.
@@ -151,9 +154,12 @@ enum Act {
     Rest,
     /// The array is stopped and started.
     Restart,
+    /// A few requests of a disk will fail.
+    Flaw,
 }
 
-const ACTS: [Act; 10] = [
+/// Flaws come last: without them the others are drawn as ever.
+const ACTS: [Act; 11] = [
     Act::Fail,
     Act::Stop,
     Act::Rot,
@@ -164,6 +170,7 @@ const ACTS: [Act; 10] = [
     Act::Check,
     Act::Rest,
     Act::Restart,
+    Act::Flaw,
 ];
 
 const LOSSES: [CacheLoss; 4] = [CacheLoss::PerSector, CacheLoss::DropAll, CacheLoss::PerDisk, CacheLoss::KeepAll];
@@ -286,7 +293,8 @@ impl Story {
     }
 
     fn act(&mut self) -> Result<(), Failed> {
-        let act = ACTS[self.acts.below(ACTS.len() as u64) as usize];
+        let acts = ACTS.len() as u64 - u64::from(!self.effort.flaws);
+        let act = ACTS[self.acts.below(acts) as usize];
         let disks = self.lab.shape().disks as u64;
         let slot = self.acts.below(disks) as usize;
         self.tell(format!("[{act:?} slot {slot}]"));
@@ -340,6 +348,12 @@ impl Story {
                 let end = Lba(self.lab.array().geometry().capacity().0);
                 self.lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end);
             }
+            Act::Flaw => {
+                let whole = self.lab.array().degraded().is_empty() && self.all_online();
+                if let Some(device) = device.filter(|_| whole && self.lab.array().geometry().tolerance() > 0) {
+                    self.flaw(device);
+                }
+            }
             Act::Rest => self.rest()?,
             Act::Restart => self.restart()?,
         }
@@ -362,6 +376,28 @@ impl Story {
         let others = self.lab.disks().iter().any(|disk| self.lab.bank().is_unreadable(*disk, whole));
         if !others {
             self.lab.bank_mut().fail_medium(device, extent);
+        }
+    }
+
+    /// Some requests for a part of one disk's data will fail.
+    fn flaw(&mut self, device: DeviceId) {
+        let data = self.lab.array().members().get(device).expect("it has a slot").data_offset();
+        let member = self.lab.shape().member.0;
+        let start = self.acts.below(member);
+        let range = Extent::new(data + Sectors(start), Sectors(1 + self.acts.below(member - start)));
+        let kind = match self.acts.below(3) {
+            0 => FaultKind::WriteMedium,
+            1 => FaultKind::Transient(1 + self.acts.below(3)),
+            _ => FaultKind::Torn(Sectors(1 + self.acts.below(3))),
+        };
+        let strikes = 1 + self.acts.below(3);
+        // A transient fault counts for itself.
+        let times = (!matches!(kind, FaultKind::Transient(_))).then_some(strikes);
+        let spec = FaultSpec { kind, range: Some(range), trigger: Trigger::Armed, times };
+        let now = self.lab.world.now();
+        let faults = self.lab.array_mut().bank_mut();
+        if !faults.list().iter().any(|fault| fault.device != device) {
+            faults.arm(device, spec, now).expect("the range lies on the disk");
         }
     }
 
