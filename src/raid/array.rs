@@ -5,6 +5,7 @@
 //! `executor.rs`, background work in `sync.rs`, changes of membership in `manage.rs`.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use bytes::Bytes;
 use slab::Slab;
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::band::{self, Band, Cargo, Content, Cut, Phase, Purpose, Waiter, Waiting};
 use super::control::{Control, Event, Start};
-use super::geometry::Geometry;
+use super::geometry::{Geometry, StripeIndex};
 use super::locks::{Access, Locks};
 use super::member::Members;
 use super::plan::Intent;
@@ -57,7 +58,7 @@ pub struct Array<B> {
     pub(super) requests: Slab<UserRequest>,
     pub(super) waiting: Waiting,
     pub(super) granted: Vec<usize>,
-    pub(super) mending: BTreeSet<(DeviceId, u64)>,
+    pub(super) mending: BTreeSet<(DeviceId, StripeIndex, u64)>,
     pub(super) sync: Sync,
     pub(super) kernel: Kernel,
     pub(super) now: Instant,
@@ -65,6 +66,8 @@ pub struct Array<B> {
     limits: Limits,
     ready: Vec<(DeviceId, Completion)>,
     arrived: Vec<(DeviceId, Completion)>,
+    /// Requests under way, by device.
+    inflight: Vec<u32>,
 }
 
 /// The one device an array is.
@@ -85,7 +88,8 @@ impl<B: Bank> Array<B> {
             read_only: start.read_only,
         };
         let start = Start { logical_block, ..start };
-        Array {
+        let filled: Vec<DeviceId> = start.members.iter().filter(|m| m.is_filled()).map(|m| m.device).collect();
+        let mut array = Array {
             bank,
             control: Control::new(geometry.clone(), start),
             geometry,
@@ -103,7 +107,12 @@ impl<B: Bank> Array<B> {
             limits,
             ready: Vec::new(),
             arrived: Vec::new(),
+            inflight: Vec::new(),
+        };
+        if !array.control.is_read_only() {
+            filled.into_iter().for_each(|device| array.finish_recovery_of(device));
         }
+        array
     }
 
     /// The members' bank.
@@ -172,6 +181,72 @@ impl<B: Bank> Array<B> {
     /// Whether nothing is under way: no request, no metadata update, no background work that could go on now.
     pub fn is_quiet(&self) -> bool {
         self.bands.is_empty() && self.requests.is_empty() && !self.control.is_busy() && self.ios.is_empty()
+    }
+
+    // ---- for those who look inside ----
+
+    /// Whether redundancy at a sector of the volume is known to agree with the data.
+    pub fn is_trusted_at(&self, lba: Lba) -> bool {
+        let (index, offset) = self.geometry.locate(lba);
+        let row = offset.0 % self.geometry.stripe(index).rows.0;
+        self.control.is_trusted(index, &(row..row + 1))
+    }
+
+    /// Stripes and rows in which something is under way.
+    pub fn rows_under_way(&self) -> impl Iterator<Item = (StripeIndex, Range<u64>)> + '_ {
+        self.bands.iter().map(|(_, band)| (band.index, band.rows.clone()))
+    }
+
+    /// Whether the members' superblocks may lag behind what is known here: an update is under way or wanted.
+    pub fn is_recording(&self) -> bool {
+        self.control.is_busy()
+    }
+
+    /// Panics where what the array keeps twice does not agree.
+    pub fn check_invariants(&self) {
+        self.control.check_invariants();
+        let durable = self.control.durable();
+        for (epoch, waiter) in &self.waiting {
+            assert!(*epoch > durable || self.control.is_failed(), "{waiter:?} waits for {epoch:?}, past {durable:?}");
+        }
+        let (mut user_bands, mut sync_bands, mut gated) = (0, 0, 0);
+        for (key, band) in &self.bands {
+            match band.purpose {
+                Purpose::User { request } => {
+                    assert!(self.requests.contains(request), "band {key} of a request that is gone: {band:?}");
+                    user_bands += 1;
+                }
+                Purpose::Half { of, .. } => {
+                    assert_eq!(self.bands[of].phase, Phase::Halved, "band {key} is a half of {of}");
+                }
+                Purpose::Sync => sync_bands += 1,
+                Purpose::Mend => {}
+            }
+            gated += u64::from(band.gate.is_some());
+            let waits = match band.phase {
+                Phase::Gate | Phase::Recording => {
+                    self.waiting.iter().any(|(_, w)| matches!(w, Waiter::Gate(b) | Waiter::Record(b) if *b == key))
+                }
+                Phase::Lock => true,
+                Phase::Halved => band.halves > 0,
+                Phase::Direct | Phase::Reading | Phase::Writing | Phase::Verifying => band.outstanding > 0,
+            };
+            assert!(waits, "band {key} waits for nothing: {band:?}");
+        }
+        let pieces: usize = self.requests.iter().map(|(_, request)| request.outstanding).sum();
+        let flushes = self.ios.iter().filter(|(_, owner)| matches!(owner, IoOwner::Flush { .. })).count();
+        assert_eq!(pieces, user_bands + flushes, "pieces of requests outstanding");
+        let ios = self.ios.iter().filter(|(_, owner)| matches!(owner, IoOwner::Band { .. })).count();
+        let expected = |band: &Band| match band.phase {
+            Phase::Direct | Phase::Reading | Phase::Writing | Phase::Verifying => band.outstanding,
+            Phase::Gate | Phase::Lock | Phase::Recording | Phase::Halved => 0,
+        };
+        assert_eq!(ios, self.bands.iter().map(|(_, band)| expected(band)).sum::<usize>(), "I/O of bands");
+        assert_eq!(gated, self.control.writes_inflight(), "writes that were announced");
+        assert_eq!(sync_bands, self.sync.inflight(), "bands of background work");
+        assert!(self.granted.is_empty(), "bands {:?} were granted their rows and not begun", self.granted);
+        let mends = self.bands.iter().filter(|(_, band)| band.purpose == Purpose::Mend).count();
+        assert_eq!(self.mending.len(), mends, "sectors being mended: {:?}", self.mending);
     }
 
     // ---- requests in ----
@@ -310,12 +385,23 @@ impl<B: Bank> Array<B> {
     // ---- to the members and back ----
 
     pub(super) fn submit_io(&mut self, device: DeviceId, owner: IoOwner, extent: Extent, op: Op) {
+        let at = device.0 as usize;
+        self.inflight.resize(self.inflight.len().max(at + 1), 0);
+        self.inflight[at] += 1;
         let id = RequestId(self.ios.insert(owner) as u64);
         self.bank.submit(device, Request::new(id, extent, op), self.now);
     }
 
+    /// Whether something that was begun with this device, in whatever role it had, is not over.
+    pub(super) fn is_in_use(&self, device: DeviceId) -> bool {
+        let target = |band: &Band| band.targets.iter().any(|(of, _)| *of == device);
+        self.inflight.get(device.0 as usize).is_some_and(|count| *count > 0)
+            || self.bands.iter().any(|(_, band)| target(band))
+    }
+
     fn arrive(&mut self, device: DeviceId, completion: Completion) {
         let Completion { id, op, result } = completion;
+        self.inflight[device.0 as usize] -= 1;
         match self.ios.remove(id.0 as usize) {
             IoOwner::Band { band, column, part } => self.band_io_done(band, device, column, part, op, result),
             IoOwner::Metadata => self.control.complete(device, &op, result),
@@ -392,13 +478,15 @@ impl<B: Bank> Array<B> {
             }
             let opened = self.open_gates();
             if self.granted.is_empty() && !opened {
-                break;
+                self.pump_sync();
+                if self.granted.is_empty() {
+                    break;
+                }
             }
             for band in std::mem::take(&mut self.granted) {
                 self.begin(band);
             }
         }
-        self.pump_sync();
     }
 
     fn open_gates(&mut self) -> bool {
@@ -416,6 +504,7 @@ impl<B: Bank> Array<B> {
                 Waiter::Gate(band) => self.take_lock(band),
                 Waiter::Record(band) => self.recorded(band),
                 Waiter::Flush(request) => self.acknowledge_flush(request),
+                Waiter::Replacement(device) => self.finish_replacement(device),
             }
         }
         !opened.is_empty()
@@ -475,7 +564,7 @@ impl<B: Bank> Bank for Array<B> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        if !self.ready.is_empty() {
+        if !self.ready.is_empty() || self.spare_is_due() {
             return Some(Instant::START);
         }
         [self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()].into_iter().flatten().min()

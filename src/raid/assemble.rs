@@ -8,6 +8,7 @@
 //! Assembly only reads. Whatever has to be written, the array writes once it is started.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use rangemap::RangeSet;
 use thiserror::Error;
@@ -20,7 +21,7 @@ use super::level::{Layout, LayoutError, Level, LevelError};
 use super::member::{Member, Members, Place};
 use super::probe::{ProbeError, Refusal, probe};
 use super::set::SlotSet;
-use super::superblock::{MemberRole, ResyncOffset, SetUuid, Superblock};
+use super::superblock::{DeviceUuid, MemberRole, ResyncOffset, SetUuid, Superblock};
 use super::write_intent::WriteIntent;
 use crate::block::{DeviceId, Lba, Sectors};
 
@@ -237,13 +238,14 @@ pub struct Assembly {
 }
 
 /// Judges the devices and puts the array together.
-pub fn assemble(candidates: Vec<Candidate>, options: AssembleOptions) -> Result<Assembly, AssembleError> {
+pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Result<Assembly, AssembleError> {
     let newest = freshest(&candidates)?;
     check_agreement(&candidates, newest)?;
     let newest_device = candidates[newest].device;
     let newest = candidates[newest].superblock.clone();
     let level = Level::from_md(newest.level)?;
     let mut remarks = Vec::new();
+    leave_out_former_owners(&mut candidates, &mut remarks, newest.events);
 
     let chosen = choose(&candidates, &newest, level, options, &mut remarks);
     let geometry = geometry_of(&newest, level, &candidates, &chosen)?;
@@ -272,8 +274,8 @@ pub fn assemble(candidates: Vec<Candidate>, options: AssembleOptions) -> Result<
         }
     }
 
-    let seats = || members.seats().iter().enumerate();
-    let missing: SlotSet = seats().filter(|(_, seat)| seat.member.is_none()).map(|(slot, _)| slot).collect();
+    let missing: SlotSet =
+        members.seats().iter().enumerate().filter(|(_, seat)| seat.member.is_none()).map(|(slot, _)| slot).collect();
     let present = geometry.raid_disks() - missing.len();
     // Below the watermark a device under recovery counts, but the array must be able to run without what is above.
     if !geometry.survives(missing) {
@@ -281,7 +283,9 @@ pub fn assemble(candidates: Vec<Candidate>, options: AssembleOptions) -> Result<
     }
 
     let mut untrusted = untrusted_of(&newest, &geometry, bitmap.as_ref(), bitmap_is_stale);
-    let degraded: SlotSet = seats()
+    refill_replacements(&mut members, &geometry, &untrusted);
+    let seats = members.seats().iter().enumerate();
+    let degraded: SlotSet = seats
         .filter(|(_, seat)| !seat.member.and_then(|device| members.get(device)).is_some_and(Member::is_in_sync))
         .map(|(slot, _)| slot)
         .collect();
@@ -337,19 +341,32 @@ fn check_agreement(candidates: &[Candidate], newest: usize) -> Result<(), Assemb
             return Err(AssembleError::Disagree { first: first.device, device: other.device, field });
         }
     }
-    // Numbers are given anew after a removal: the old bearer of one is behind. Two that are current are copies.
-    let current = |candidate: &&Candidate| candidate.superblock.events + 1 >= first.superblock.events;
-    let mut numbers: BTreeMap<u32, DeviceId> = BTreeMap::new();
-    let mut identities: BTreeMap<[u8; 16], DeviceId> = BTreeMap::new();
+    let mut numbers: BTreeMap<(u32, DeviceUuid), DeviceId> = BTreeMap::new();
     for other in candidates {
         let number = other.superblock.dev_number;
-        let same_number = current(&other).then(|| numbers.insert(number, other.device)).flatten();
-        let same_identity = identities.insert(other.superblock.device_uuid.0, other.device);
-        if let Some(first) = same_identity.or(same_number) {
+        if let Some(first) = numbers.insert((number, other.superblock.device_uuid), other.device) {
             return Err(AssembleError::SameMember { first, second: other.device, number });
         }
     }
     Ok(())
+}
+
+/// The number of a device that was removed goes to the next one added; should the old one still be there, the fresher of
+/// them has it.
+fn leave_out_former_owners(candidates: &mut Vec<Candidate>, remarks: &mut Vec<Remark>, newest: u64) {
+    let mut owners: BTreeMap<u32, u64> = BTreeMap::new();
+    for candidate in candidates.iter() {
+        let freshest = owners.entry(candidate.superblock.dev_number).or_default();
+        *freshest = candidate.superblock.events.max(*freshest);
+    }
+    candidates.retain(|candidate| {
+        let Superblock { events, dev_number, .. } = candidate.superblock;
+        let owns = events == owners[&dev_number];
+        if !owns {
+            remarks.push(Remark::LeftOut { device: candidate.device, events, newest });
+        }
+        owns
+    });
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -547,7 +564,7 @@ fn member_of(
 }
 
 /// The set of the numbers in `range`, which may be empty.
-pub(super) fn one_range(range: std::ops::Range<u64>) -> RangeSet<u64> {
+pub(super) fn one_range(range: Range<u64>) -> RangeSet<u64> {
     let mut set = RangeSet::new();
     if !range.is_empty() {
         set.insert(range);
@@ -557,8 +574,13 @@ pub(super) fn one_range(range: std::ops::Range<u64>) -> RangeSet<u64> {
 
 /// The member data sectors of a slot, from `from` on, that lie in regions the bitmap names.
 pub(super) fn stale_by_bitmap(geometry: &Geometry, bitmap: &WriteIntent, slot: Slot, from: u64) -> RangeSet<u64> {
-    let mut stale = RangeSet::new();
-    for range in bitmap.dirty() {
+    rows_of(geometry, bitmap.dirty(), slot, from)
+}
+
+/// The member data sectors of a slot, from `from` on, that lie in these parts of sync space.
+fn rows_of(geometry: &Geometry, parts: impl Iterator<Item = Range<u64>>, slot: Slot, from: u64) -> RangeSet<u64> {
+    let mut found = RangeSet::new();
+    for range in parts {
         let mut place = range.start;
         while place < range.end {
             let index = geometry.stripe_of_sync(place);
@@ -568,11 +590,23 @@ pub(super) fn stale_by_bitmap(geometry: &Geometry, bitmap: &WriteIntent, slot: S
             for column in stripe.columns.iter().filter(|column| column.slot == slot) {
                 let data = (column.base.0 + rows.start).max(from)..column.base.0 + rows.end;
                 if data.start < data.end {
-                    stale.insert(data);
+                    found.insert(data);
                 }
             }
             place = space.end;
         }
     }
-    stale
+    found
+}
+
+/// A replacement and the member it is to replace take the same writes, and a crash may leave them with different ones:
+/// where that may be, the replacement is filled again.
+fn refill_replacements(members: &mut Members, geometry: &Geometry, untrusted: &RangeSet<u64>) {
+    for member in members.iter_mut() {
+        if let Place::Replacement(slot) = member.place {
+            let mut stale = std::mem::take(&mut member.stale);
+            stale.extend(rows_of(geometry, untrusted.iter().cloned(), slot, 0));
+            member.begin_filling(stale, false);
+        }
+    }
 }

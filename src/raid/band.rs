@@ -261,6 +261,8 @@ pub enum Waiter {
     Record(usize),
     /// A user's flush before it is acknowledged.
     Flush(usize),
+    /// A replacement that holds everything, before the old member is let go.
+    Replacement(DeviceId),
 }
 
 /// Everybody who waits for an update, and for which.

@@ -115,7 +115,14 @@ struct Update {
     superblocks: bool,
     pages: Vec<(usize, Vec<u8>)>,
     resync: ResyncOffset,
+    /// How far the devices that serve are filled, of what a flush covers.
     watermarks: Vec<(DeviceId, Option<u64>)>,
+    /// The bad-block logs to write.
+    bad_blocks: Vec<(DeviceId, Lba, Vec<u8>)>,
+    /// A member could not be flushed: what was to be taken back stays.
+    flush_failed: bool,
+    /// Who alone gets a superblock, with these roles: whatever fails meanwhile is news, and for the next update.
+    catch_up: Option<(Vec<DeviceId>, Vec<MemberRole>)>,
 }
 
 /// What the control path starts from.
@@ -153,6 +160,8 @@ pub struct Control {
     dirty_epoch: Epoch,
     /// The last failure or bad block; writes are acknowledged only when it is on record.
     record_epoch: Epoch,
+    /// Members are one event behind since before the start: they are brought up to the others first.
+    catching_up: bool,
     writes_inflight: u64,
     now: Instant,
     idle_since: Instant,
@@ -180,6 +189,7 @@ impl Control {
             active: false,
             dirty_epoch: Epoch(0),
             record_epoch: Epoch(0),
+            catching_up: false,
             writes_inflight: 0,
             now: Instant::START,
             idle_since: Instant::START,
@@ -195,7 +205,14 @@ impl Control {
         if !control.geometry.survives(control.missing()) {
             control.mode = Mode::Failed;
         }
+        control.catching_up = control.mode == Mode::Running && control.redundant() && !control.behind().is_empty();
         control
+    }
+
+    /// Members whose superblocks are older than the freshest.
+    fn behind(&self) -> Vec<DeviceId> {
+        let behind = self.members.iter().filter(|member| member.serves() && member.superblock.events < self.events);
+        behind.map(|member| member.device).collect()
     }
 
     /// Whether members can be lost without loss: only then is there anything to keep in step.
@@ -435,13 +452,37 @@ impl Control {
 
     /// Whether the array was stopped and everything about it is on the members.
     pub(super) fn is_stopped(&self) -> bool {
-        let settled = self.update.is_none() && !self.wanted.anything() && self.outbox.is_empty();
+        let settled = !self.is_busy() && self.outbox.is_empty();
         self.stopping && self.writes_inflight == 0 && ((settled && !self.active) || self.mode != Mode::Running)
     }
 
     /// Whether an update runs or is asked for.
     pub(super) fn is_busy(&self) -> bool {
-        self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything())
+        self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything() || self.catching_up)
+    }
+
+    pub(super) fn writes_inflight(&self) -> u64 {
+        self.writes_inflight
+    }
+
+    pub(super) fn check_invariants(&self) {
+        let last = self.started.0 + 1 + u64::from(self.catching_up);
+        assert!(self.durable <= self.started && self.record_epoch.0 <= last && self.dirty_epoch.0 <= last, "{self:?}");
+        for (slot, seat) in self.members.seats().iter().enumerate() {
+            let slot = Slot(slot as u8);
+            for (device, place) in [(seat.member, Place::Slot(slot)), (seat.replacement, Place::Replacement(slot))] {
+                let Some(device) = device else { continue };
+                assert_eq!(self.members.get(device).map(|member| member.place), Some(place), "seat of {slot:?}");
+            }
+        }
+        for member in self.members.iter() {
+            assert!(member.filling || member.stale.is_empty() || !member.serves(), "{member:?} is stale for ever");
+        }
+        if let Some(update) = &self.update
+            && self.mode == Mode::Running
+        {
+            assert!(update.outstanding > 0, "an update waits for nothing: {update:?}");
+        }
     }
 
     // ---- updates ----
@@ -451,7 +492,8 @@ impl Control {
         self.wanted.superblocks |= what.superblocks;
         self.wanted.flush |= what.flush;
         self.wanted.pages |= what.pages;
-        Epoch(self.started.0 + 1)
+        let catching_up = self.catching_up && self.update.is_none();
+        Epoch(self.started.0 + 1 + u64::from(catching_up))
     }
 
     /// Does what is due: safe mode, the bitmap's daemon, the next update.
@@ -467,7 +509,7 @@ impl Control {
         if self.bitmap_due.is_some_and(|due| due <= now) {
             self.tidy_bitmap(now);
         }
-        if self.update.is_none() && self.wanted.anything() {
+        if self.update.is_none() && (self.wanted.anything() || self.catching_up) {
             self.start_update();
         }
     }
@@ -505,16 +547,22 @@ impl Control {
         if self.mode != Mode::Running {
             return None;
         }
-        if self.update.is_none() && self.wanted.anything() || !self.outbox.is_empty() {
+        if self.update.is_none() && (self.wanted.anything() || self.catching_up) || !self.outbox.is_empty() {
             return Some(Instant::START);
         }
         [self.clean_due(), self.bitmap_due].into_iter().flatten().min()
     }
 
+    /// Begins an update. One that catches up does nothing else, and the count of events stays: a crash in the middle of
+    /// the next one would leave a member two behind, and out. Whatever is wanted meanwhile is left for that next one.
     fn start_update(&mut self) {
-        let wanted = std::mem::take(&mut self.wanted);
+        let only = std::mem::take(&mut self.catching_up).then(|| self.behind());
+        let wanted = match only {
+            Some(_) => Wanted { superblocks: true, ..Wanted::default() },
+            None => std::mem::take(&mut self.wanted),
+        };
         self.started.0 += 1;
-        if wanted.superblocks {
+        if wanted.superblocks && only.is_none() {
             self.events += 1;
         }
         let events = wanted.superblocks.then_some(self.events);
@@ -529,7 +577,10 @@ impl Control {
             superblocks: wanted.superblocks,
             pages: self.bitmap.as_mut().map(|bitmap| bitmap.start_update(events)).unwrap_or_default(),
             resync,
-            watermarks: self.members.iter().map(|member| (member.device, member.watermark())).collect(),
+            watermarks: self.watermarks(wanted.flush),
+            bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
+            flush_failed: false,
+            catch_up: only.map(|only| (only, self.roles())),
         });
         if wanted.flush {
             for device in self.members.serving() {
@@ -537,6 +588,24 @@ impl Control {
             }
         }
         self.advance();
+    }
+
+    /// What the superblocks may say of recovery: without a flush, nothing new.
+    fn watermarks(&self, flush: bool) -> Vec<(DeviceId, Option<u64>)> {
+        let recorded = |member: &Member| member.superblock.recovery.map(|recovery| recovery.offset.0);
+        let watermark = |member: &Member| if flush { member.watermark() } else { recorded(member) };
+        let serving = self.members.iter().filter(|member| member.serves());
+        serving.map(|member| (member.device, watermark(member))).collect()
+    }
+
+    /// The logs as they are now: what is taken off them while the update runs may not be on the medium yet.
+    fn bad_block_logs(&self) -> Vec<(DeviceId, Lba, Vec<u8>)> {
+        let log = |member: &Member| {
+            let log = member.superblock.bad_block_log.filter(|log| log.present || !member.bad.is_empty())?;
+            let extent = member.superblock.bad_block_log_extent()?;
+            Some((member.device, extent.start, member.bad.encode(&log).expect("a full log fails its member")))
+        };
+        self.members.iter().filter_map(log).collect()
     }
 
     fn emit(&mut self, device: DeviceId, extent: Extent, op: Op) {
@@ -557,6 +626,7 @@ impl Control {
             && update.outstanding == 0
         {
             match update.stage {
+                Stage::Flush if update.flush_failed => self.begin_again(),
                 Stage::Flush => {
                     update.stage = Stage::Pages;
                     self.emit_pages();
@@ -578,18 +648,26 @@ impl Control {
         }
     }
 
+    /// Nothing of the update has been written. A member that could not be flushed has lost what others have: that
+    /// comes on record first, and only another update may call anything clean.
+    fn begin_again(&mut self) {
+        let update = self.update.take().expect("an update is under way");
+        if update.superblocks {
+            self.events -= 1;
+        }
+        if let Some(bitmap) = &mut self.bitmap {
+            bitmap.abandon_update(update.pages.iter().map(|(page, _)| *page));
+        }
+        self.want(Wanted { superblocks: true, pages: true, flush: true });
+    }
+
     fn emit_pages(&mut self) {
         let update = self.update.as_ref().expect("an update is under way");
-        let (pages, superblocks) = (update.pages.clone(), update.superblocks);
+        let (pages, logs) = (update.pages.clone(), update.bad_blocks.clone());
         for device in self.present() {
             let member = self.members.get_mut(device).expect("present devices are members");
             let joining = std::mem::take(&mut member.joining);
             let (bitmap_at, space) = (member.superblock.bitmap_at(), member.superblock.bitmap_space());
-            let log = member.superblock.bad_block_log.and_then(|log| {
-                let extent = member.superblock.bad_block_log_extent()?;
-                (superblocks && (log.present || !member.bad.is_empty()))
-                    .then(|| (extent.start, member.bad.encode(&log).expect("a full log fails its member")))
-            });
             if let (Some(at), Some(bitmap)) = (bitmap_at, &self.bitmap) {
                 let pages = if joining { bitmap.all_pages() } else { pages.clone() };
                 for (page, bytes) in &pages {
@@ -599,8 +677,8 @@ impl Control {
                     self.emit_write(device, at + page_start, &bytes[..bytes.len().min(room)]);
                 }
             }
-            if let Some((at, bytes)) = log {
-                self.emit_write(device, at, &bytes);
+            if let Some((_, at, bytes)) = logs.iter().find(|(of, ..)| *of == device) {
+                self.emit_write(device, *at, bytes);
             }
         }
     }
@@ -611,8 +689,17 @@ impl Control {
     }
 
     fn emit_superblocks(&mut self) {
-        let roles = self.roles();
+        let update = self.update.as_ref().expect("an update is under way");
+        let (only, roles) = match update.catch_up.clone() {
+            Some((only, roles)) => (Some(only), roles),
+            None => (None, self.roles()),
+        };
         for device in self.present() {
+            // One that came after the pages were written has to wait for its own.
+            let joining = self.members.get(device).is_some_and(|member| member.joining);
+            if joining || only.as_ref().is_some_and(|only| !only.contains(&device)) {
+                continue;
+            }
             let superblock = self.superblock_of(device, &roles);
             let (at, bytes) = (superblock.super_offset, superblock.encode());
             self.members.get_mut(device).expect("it was just listed").superblock = superblock;
@@ -638,8 +725,9 @@ impl Control {
     fn superblock_of(&self, device: DeviceId, roles: &[MemberRole]) -> Superblock {
         let member = self.members.get(device).expect("superblocks are written to members");
         let update = self.update.as_ref().expect("superblocks are written by updates");
-        let watermark = update.watermarks.iter().find(|(of, _)| *of == device).and_then(|(_, watermark)| *watermark);
-        let filling = member.serves() && (watermark.is_some() || !member.stale.is_empty());
+        let recorded = member.superblock.recovery.map(|recovery| recovery.offset.0);
+        // It began to be filled after the update did: what its superblock must say is in it.
+        let watermark = update.watermarks.iter().find(|(of, _)| *of == device).map_or(recorded, |(_, known)| *known);
         let seconds = self.wall_clock + self.now.0 / 1_000_000_000;
         let mut superblock = member.superblock.clone();
         superblock.roles = roles.to_vec();
@@ -647,13 +735,11 @@ impl Control {
         superblock.updated = Timestamp::new(seconds, 0);
         superblock.resync = update.resync;
         superblock.replacement = matches!(member.place, Place::Replacement(_));
-        superblock.recovery = filling.then(|| Recovery {
-            offset: Sectors(watermark.unwrap_or_else(|| member.watermark().unwrap_or(0))),
-            by_bitmap: member.by_bitmap,
-        });
+        let recovery = watermark.map(|offset| Recovery { offset: Sectors(offset), by_bitmap: member.by_bitmap });
+        superblock.recovery = recovery.filter(|_| member.serves());
         superblock.corrected_reads = u32::try_from(member.errors.corrected).unwrap_or(u32::MAX);
         if let Some(log) = &mut superblock.bad_block_log {
-            log.present |= !member.bad.is_empty();
+            log.present |= update.bad_blocks.iter().any(|(of, ..)| *of == device);
         }
         superblock
     }
@@ -676,6 +762,7 @@ impl Control {
         }
         if let Some(update) = &mut self.update {
             update.outstanding -= 1;
+            update.flush_failed |= result.is_err() && matches!(op, Op::Flush);
         }
         if self.mode == Mode::Running {
             self.advance();
@@ -684,7 +771,7 @@ impl Control {
 
     /// A slot that a spare could take, if there is one of each.
     pub(super) fn spare_wanted(&self) -> Option<(Slot, DeviceId)> {
-        if self.mode != Mode::Running || !self.redundant() {
+        if self.mode != Mode::Running || !self.redundant() || self.catching_up {
             return None;
         }
         let slot = self.missing().lowest()?;

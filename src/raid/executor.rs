@@ -530,7 +530,7 @@ impl<B: Bank> Array<B> {
         let (index, rows, stripe) = (band.index, band.rows.clone(), band.stripe.clone());
         for (device, column) in band.unreadable.clone() {
             let sectors = self.sectors_on(key, device, column);
-            if sectors.length == Sectors::ZERO || !self.mending.insert((device, sectors.start.0)) {
+            if sectors.length == Sectors::ZERO || !self.mending.insert((device, index, rows.start)) {
                 continue;
             }
             let intent = Intent::Recover(ColumnSet::only(column));
@@ -706,11 +706,8 @@ impl<B: Bank> Array<B> {
             Purpose::Half { of, second } => self.half_done(of, second, band.cargo, result),
             Purpose::Sync => self.sync_band_done(&band, result),
             Purpose::Mend => {
-                let (device, column) = band.targets.first().copied().unwrap_or((DeviceId(u32::MAX), 0));
-                let base = band.stripe.columns[column].base;
-                if let Some(member) = self.control.members.get(device) {
-                    self.mending.remove(&(device, member.on_device(base, &band.rows).start.0));
-                }
+                let (device, _) = band.targets[0];
+                self.mending.remove(&(device, band.index, band.rows.start));
             }
         }
     }

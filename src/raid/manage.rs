@@ -38,6 +38,9 @@ pub enum ManageError {
     /// It cannot be replaced because it holds nothing to replace it from.
     #[error("it is not in sync: let its recovery finish first, or fail it")]
     NotInSync,
+    /// It left, and its last requests have not come back.
+    #[error("its last requests have not come back yet: try again in a moment")]
+    Draining,
     /// RAID0 has no redundancy.
     #[error("the array has no redundancy, so its members cannot change")]
     NoRedundancy,
@@ -124,6 +127,9 @@ impl<B: Bank> Array<B> {
         if self.control.members.get(device).is_some() {
             return Err(ManageError::AlreadyAMember);
         }
+        if self.is_in_use(device) {
+            return Err(ManageError::Draining);
+        }
         if self.bank.limits(device).logical_block > self.logical_block() {
             return Err(ManageError::LargerBlocks);
         }
@@ -150,6 +156,9 @@ impl<B: Bank> Array<B> {
         let others = || self.control.members.iter().filter(|member| member.device != device);
         if self.control.members.get(device).is_some_and(|member| member.place != Place::Faulty) {
             return Err(ManageError::AlreadyAMember);
+        }
+        if self.is_in_use(device) {
+            return Err(ManageError::Draining);
         }
         let Some(reference) = others().find(|member| member.serves()) else {
             return no("there is nobody to copy from");
@@ -237,9 +246,18 @@ impl<B: Bank> Array<B> {
         self.sync.reconsider();
     }
 
+    /// Whether a spare can take a free slot, and nothing has made it do so yet.
+    pub(super) fn spare_is_due(&self) -> bool {
+        self.takes_spares() && self.control.spare_wanted().is_some()
+    }
+
+    fn takes_spares(&self) -> bool {
+        !self.sync.options.frozen && !self.control.is_stopping()
+    }
+
     /// Spares take free slots at once.
     pub(super) fn take_spares(&mut self) {
-        if self.sync.options.frozen || self.control.is_stopping() {
+        if !self.takes_spares() {
             return;
         }
         while let Some((slot, spare)) = self.control.spare_wanted() {

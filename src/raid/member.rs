@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::bad_blocks::BadBlocks;
 use super::geometry::{Column, Slot};
-use super::superblock::Superblock;
+use super::superblock::{Recovery, Superblock};
 use crate::block::{DeviceId, Extent, Lba, Sectors};
 
 /// Where a member sits.
@@ -43,7 +43,8 @@ pub struct Member {
     pub device: DeviceId,
     /// Where it sits.
     pub place: Place,
-    /// Its own superblock as last written; fields that all members share are filled in anew at each update.
+    /// Its own superblock as last written, or as it must be before anything else is written; fields that all members
+    /// share are filled in anew at each update.
     pub superblock: Superblock,
     /// Its bad-block log, in absolute sectors of the device.
     pub bad: BadBlocks,
@@ -77,6 +78,8 @@ impl Member {
 
     /// It holds none of `stale` yet (member data sectors): recovery has to fill it.
     pub fn begin_filling(&mut self, stale: RangeSet<u64>, by_bitmap: bool) {
+        let first = stale.first().map(|range| Sectors(range.start));
+        self.superblock.recovery = first.map(|offset| Recovery { offset, by_bitmap });
         self.stale = stale;
         self.by_bitmap = by_bitmap;
         self.filling = true;
@@ -95,6 +98,11 @@ impl Member {
     /// Whether it holds all it should, bad blocks apart.
     pub fn is_in_sync(&self) -> bool {
         matches!(self.place, Place::Slot(_)) && self.stale.is_empty()
+    }
+
+    /// Whether it was being filled, and is full.
+    pub fn is_filled(&self) -> bool {
+        self.filling && self.serves() && self.stale.is_empty()
     }
 
     /// Everything below is recovered, in member data sectors; `None` when all is.

@@ -18,7 +18,7 @@ use rangemap::RangeSet;
 use smallvec::SmallVec;
 
 use super::array::{Array, IoOwner};
-use super::band::{Band, Phase, Purpose};
+use super::band::{Band, Phase, Purpose, Waiter};
 use super::compute::{self, Blame};
 use super::control::Event;
 use super::geometry::{Role, Slot, StripeIndex};
@@ -156,7 +156,8 @@ pub struct SyncProgress {
 struct ScrubRun {
     scrub: Scrub,
     range: Range<u64>,
-    paused: bool,
+    /// Where it goes on, after a recovery that came between, too.
+    at: u64,
 }
 
 /// The cursors and the pace of background work.
@@ -165,7 +166,7 @@ pub struct Sync {
     pub(super) options: SyncOptions,
     action: SyncAction,
     inflight: usize,
-    /// Next member row to look at, by slot (recovery), or next place in sync space (the others, in `[0]`).
+    /// Next member row to look at, by slot (recovery), or next place in sync space (resync, in `[0]`).
     cursors: Vec<u64>,
     /// Something was left undone in this pass because parity there cannot be trusted.
     blocked: bool,
@@ -199,6 +200,11 @@ impl Sync {
         }
     }
 
+    /// Bands under way.
+    pub(super) fn inflight(&self) -> usize {
+        self.inflight
+    }
+
     /// Whatever was found impossible may be possible now.
     pub(super) fn reconsider(&mut self) {
         self.gave_up = false;
@@ -218,7 +224,7 @@ impl<B: Bank> Array<B> {
     pub fn start_scrub(&mut self, scrub: Scrub, range: Range<Lba>) {
         let range = if self.geometry.tolerance() == 0 { 0..0 } else { self.sync_space_of(range) };
         self.sync.report = ScrubReport::default();
-        self.sync.scrub = Some(ScrubRun { scrub, range, paused: false });
+        self.sync.scrub = Some(ScrubRun { scrub, at: range.start, range });
     }
 
     /// Ends a check or repair where it is.
@@ -239,10 +245,7 @@ impl<B: Bank> Array<B> {
     /// The sector of the volume that a check or repair under way looks at next.
     pub fn scrub_position(&self) -> Option<Lba> {
         let run = self.sync.scrub.as_ref()?;
-        let at = match self.sync.action {
-            SyncAction::Check | SyncAction::Repair => self.sync.cursors.first().copied()?,
-            _ => run.range.start,
-        };
+        let at = run.at;
         if at >= run.range.end {
             return Some(Lba(self.geometry.capacity().0));
         }
@@ -281,9 +284,8 @@ impl<B: Bank> Array<B> {
                 (total.saturating_sub(lengths(&self.control.untrusted)), total)
             }
             SyncAction::Check | SyncAction::Repair => {
-                let range = self.sync.scrub.as_ref().map_or(0..0, |run| run.range.clone());
-                let at = self.sync.cursors.first().copied().unwrap_or(range.start).clamp(range.start, range.end);
-                (at - range.start, range.end - range.start)
+                let run = self.sync.scrub.as_ref();
+                run.map_or((0, 0), |run| (run.at.min(run.range.end) - run.range.start, run.range.end - run.range.start))
             }
         };
         let rate = self.sync.rate;
@@ -318,9 +320,9 @@ impl<B: Bank> Array<B> {
             }
         }
         match &self.sync.scrub {
-            Some(ScrubRun { paused: false, scrub: Scrub::Check, .. }) => SyncAction::Check,
-            Some(ScrubRun { paused: false, .. }) => SyncAction::Repair,
-            _ => SyncAction::Idle,
+            Some(ScrubRun { scrub: Scrub::Check, .. }) => SyncAction::Check,
+            Some(_) => SyncAction::Repair,
+            None => SyncAction::Idle,
         }
     }
 
@@ -385,9 +387,6 @@ impl<B: Bank> Array<B> {
         self.sync.rate_since = self.now;
         self.sync.rate_done = 0;
         self.sync.rate = 0;
-        if let (SyncAction::Check | SyncAction::Repair, Some(run)) = (action, &self.sync.scrub) {
-            self.sync.cursors[0] = run.range.start;
-        }
     }
 
     fn pace(&mut self, sectors: u64) {
@@ -511,7 +510,7 @@ impl<B: Bank> Array<B> {
             SyncAction::Resync => first_from(&self.control.untrusted, cursor),
             _ => {
                 let run = self.sync.scrub.as_ref()?;
-                (cursor < run.range.end).then_some(cursor)
+                (run.at < run.range.end).then_some(run.at)
             }
         }
     }
@@ -529,7 +528,10 @@ impl<B: Bank> Array<B> {
             }
             _ => (Intent::Check, stripe.rows.0),
         };
-        self.sync.cursors[0] = space.start + end;
+        match (action, &mut self.sync.scrub) {
+            (SyncAction::Check | SyncAction::Repair, Some(run)) => run.at = space.start + end,
+            _ => self.sync.cursors[0] = space.start + end,
+        }
         let band = Band::new(Purpose::Sync, intent, index, stripe, first..end);
         self.start_sync_band(band);
         Some(end - first)
@@ -562,20 +564,29 @@ impl<B: Bank> Array<B> {
 
     /// If a device that was filled now holds everything, it takes its place.
     pub(super) fn finish_recovery_of(&mut self, device: DeviceId) {
-        let Some(member) = self.control.members.get_mut(device) else { return };
-        let filled = member.serves() && member.stale.is_empty();
-        if !filled || !member.filling {
-            return;
-        }
+        let Some(member) = self.control.members.get_mut(device).filter(|member| member.is_filled()) else { return };
         member.filling = false;
         member.by_bitmap = false;
-        match member.place {
-            Place::Replacement(slot) => self.control.finish_replacement(slot),
-            _ => {
-                self.control.checkpoint();
-            }
+        let replaces = matches!(member.place, Place::Replacement(_));
+        let epoch = self.control.checkpoint();
+        if replaces {
+            self.waiting.push((epoch, Waiter::Replacement(device)));
+        } else {
+            self.control.note(Event::SpareActive(device));
         }
-        self.control.note(Event::SpareActive(device));
+    }
+
+    /// It is on record that a replacement holds everything: only now may the old member go, or a crash between the two
+    /// would leave a slot whose one device admits to be half full.
+    pub(super) fn finish_replacement(&mut self, device: DeviceId) {
+        let place =
+            self.control.members.get(device).filter(|member| member.stale.is_empty()).map(|member| member.place);
+        if let Some(Place::Replacement(slot)) = place
+            && !self.control.is_failed()
+        {
+            self.control.finish_replacement(slot);
+            self.control.note(Event::SpareActive(device));
+        }
     }
 
     /// A band could not be done because parity there is not trusted.

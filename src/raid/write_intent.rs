@@ -155,6 +155,19 @@ impl WriteIntent {
         }
     }
 
+    /// Nothing of the update was written: bits it would have cleared stay set, and its `pages` are to be written yet.
+    pub fn abandon_update(&mut self, pages: impl Iterator<Item = usize>) {
+        assert!(self.flying, "an update that ends has begun");
+        self.flying = false;
+        self.started = self.durable.clone();
+        self.changed.extend(pages);
+        let still_set: Vec<u64> = self.durable.iter_set().filter(|bit| !self.wanted.get(*bit)).collect();
+        for bit in still_set {
+            self.changed.extend(self.wanted.set(bit, true));
+            self.set.insert(bit);
+        }
+    }
+
     /// Every page as the last started update left it, for a member that joins.
     pub fn all_pages(&self) -> Vec<(usize, Vec<u8>)> {
         (0..self.started.pages()).map(|page| (page, self.started.page(page))).collect()

@@ -17,8 +17,8 @@ use smallvec::SmallVec;
 use super::cow::CowVec;
 use super::{Rng, Trace};
 use crate::block::{
-    Bank, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request, SECTOR_BYTES,
-    Sectors,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    SECTOR_BYTES, Sectors,
 };
 
 /// Bytes of media two forks share or copy together.
@@ -175,6 +175,21 @@ impl SimBank {
         let mut bytes = vec![0; extent.length.at_grain(media.grain(extent))];
         media.read(extent.start, &mut bytes);
         bytes
+    }
+
+    /// The bytes a read would return now, in the grain of their area; an extent lies in one.
+    pub fn peek(&self, device: DeviceId, extent: Extent) -> Vec<u8> {
+        let disk = &self.disks[device.0 as usize];
+        let mut buf = Buf::zeroed(extent.length.at_grain(disk.media.grain(extent)));
+        disk.read(extent, &mut buf);
+        buf.to_vec()
+    }
+
+    /// Where a power cut now would leave a choice: writes in flight, and completed ones that no flush covered.
+    pub fn unsettled(&self, device: DeviceId) -> Vec<Extent> {
+        let cached = self.disks[device.0 as usize].cache.iter().map(|cached| cached.extent);
+        let mine = self.inflight.iter().filter(|each| each.device == device && each.request.op.is_write());
+        cached.chain(mine.map(|each| each.request.extent)).collect()
     }
 
     /// Changes the medium from `start` on behind everyone's back, cache and all; whole sectors of one area.
@@ -349,7 +364,7 @@ impl Disk {
     }
 
     /// The newest version of each sector.
-    fn read(&self, extent: Extent, buf: &mut crate::block::Buf) {
+    fn read(&self, extent: Extent, buf: &mut Buf) {
         let grain = self.media.grain(extent) as usize;
         let mut bytes = vec![0; buf.len()];
         self.media.read(extent.start, &mut bytes);
@@ -574,7 +589,7 @@ impl Eq for InFlight {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{Buf, RequestId};
+    use crate::block::RequestId;
 
     const DISK: DeviceId = DeviceId(0);
 

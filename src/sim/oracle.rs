@@ -96,6 +96,8 @@ pub struct Oracle {
     crashes: u32,
     /// The latest beginning of a flush that succeeded: writes acknowledged before it are durable.
     flushed_before: u64,
+    /// Sectors nobody can vouch for.
+    excused: BTreeSet<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,7 +159,23 @@ impl Oracle {
             clock: 0,
             crashes: 0,
             flushed_before: 1,
+            excused: BTreeSet::new(),
         }
+    }
+
+    /// From now on `lba` may read as anything: its user accepted that when an array was forced.
+    pub fn excuse(&mut self, lba: Lba) {
+        self.excused.insert(lba.0);
+    }
+
+    /// Whether `lba` may read as anything.
+    pub fn is_excused(&self, lba: Lba) -> bool {
+        self.excused.contains(&lba.0)
+    }
+
+    /// How many sectors may read as anything.
+    pub fn excused(&self) -> usize {
+        self.excused.len()
     }
 
     /// The size of the volume.
@@ -335,6 +353,9 @@ impl Oracle {
     }
 
     fn judge_value(&mut self, op: OpId, lba: Lba, got: Value) -> Result<(), Box<Violation>> {
+        if self.excused.contains(&lba.0) {
+            return Ok(());
+        }
         let Some(sector) = self.sectors.get(lba.0 as usize) else {
             return if got == Value::Zero { Ok(()) } else { Err(self.violation(op, lba, got)) };
         };
