@@ -6,6 +6,11 @@
 //!
 //! Images lose their names as soon as they are open. The kernel then gives their space back when this
 //! process ends, however it ends.
+//!
+//! Flushes and forced writes go to images only where the device is measured. In the page cache they would
+//! write back all that other workloads left there, and every page would be faulted in again by its next
+//! store: an array, which flushes when it marks itself clean, would be charged for that, and the raw
+//! file, which never flushes, would not.
 
 use std::fs::{self, File};
 use std::io;
@@ -18,7 +23,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 
 use super::Measured;
-use crate::block::{Bank, Completion, DeviceId, Instant, Lba, Limits, Request, Sectors, Wakeups};
+use crate::block::{Bank, Completion, DeviceId, Durability, Instant, Lba, Limits, Op, Request, Sectors, Wakeups};
 use crate::disk::{FileBank, Image, ImageError, ImageOptions, MemBank, MmapBank, Space, UringBank};
 use crate::raid::assemble::{Candidate, CandidateError};
 use crate::stack::{Leaf, read_candidate_plainly};
@@ -152,7 +157,7 @@ impl Store {
                 Some(directory.map_err(|source| StoreError::Directory { directory: self.directory.clone(), source })?)
             }
         };
-        Ok(Images { kind, names })
+        Ok(Images { kind, names, answered: Vec::new() })
     }
 
     /// What figures taken here are figures of. `direct`: all images are read and written past the
@@ -166,7 +171,7 @@ impl Store {
             (Backend::Mem, _) => "memory of this process".to_owned(),
             _ if system == "tmpfs" || system == "ramfs" => format!("memory, as image files on {system} at {at}"),
             (_, true) => format!("device, past the page cache (O_DIRECT), under image files on {system} at {at}"),
-            (_, false) => format!("page cache of image files on {system} at {at}"),
+            (_, false) => format!("page cache of image files on {system} at {at}, never flushed"),
         };
         Measured { what, backend: self.backend.name().to_owned(), threads: 1 }
     }
@@ -201,6 +206,8 @@ pub struct Images {
     kind: Kind,
     /// Holds the names of the files until [`Images::seal`].
     names: Option<TempDir>,
+    /// Flushes that are not carried out.
+    answered: Vec<(DeviceId, Completion)>,
 }
 
 impl Images {
@@ -290,7 +297,13 @@ impl Bank for Images {
         }
     }
 
-    fn submit(&mut self, device: DeviceId, request: Request, now: Instant) {
+    fn submit(&mut self, device: DeviceId, mut request: Request, now: Instant) {
+        let direct = self.is_direct(device);
+        match &mut request.op {
+            Op::Flush if !direct => return self.answered.push((device, request.complete(Ok(())))),
+            Op::Write(_, durability) if !direct => *durability = Durability::Volatile,
+            _ => {}
+        }
         match &mut self.kind {
             Kind::Files(leaf) => leaf.submit(device, request, now),
             Kind::Memory(bank) => bank.submit(device, request, now),
@@ -298,6 +311,7 @@ impl Bank for Images {
     }
 
     fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
+        done.append(&mut self.answered);
         match &mut self.kind {
             Kind::Files(leaf) => leaf.poll(now, done),
             Kind::Memory(bank) => bank.poll(now, done),
@@ -305,6 +319,9 @@ impl Bank for Images {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
+        if !self.answered.is_empty() {
+            return Some(Instant::START);
+        }
         match &self.kind {
             Kind::Files(leaf) => leaf.next_deadline(),
             Kind::Memory(bank) => bank.next_deadline(),
