@@ -10,24 +10,30 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
 mod clock;
+mod counted;
 #[cfg(test)]
 mod fixture;
+mod images;
 mod noise;
 pub mod parity;
 mod progress;
 mod report;
 mod runner;
 mod series;
+mod subjects;
 pub mod svg;
 pub mod table;
 mod theory;
 mod workload;
 
 pub use clock::{Clock, RealClock, utc_now};
+pub use counted::Counted;
+pub use images::{Backend, Images, Store, StoreError};
 pub use noise::{Disturbance, Meter, Snapshot};
 pub use progress::ProgressLine;
 pub use report::{Cell, Latency, Machine, Measured, Rebuild, Repetition, Report, SCHEMA, Spread, State, SubjectFacts};
 pub use runner::{Budget, Driven, Measurement, OnBank, fill, run_cell};
 pub use series::{BenchError, Findings, Plan, Recovery, Series, Step, Subject, Traffic};
+pub use subjects::{ArraySpec, ArraySubject, RawSubject, SubjectError};
 pub use theory::{Cost, Shape};
 pub use workload::{Access, BadWorkload, Mix, Offsets, PayloadPool, Workload};

@@ -176,7 +176,7 @@ impl Flight<'_> {
         self.submitted_at[id.0 as usize] = now;
         let (extent, read) = self.offsets.step();
         let op = if read {
-            Op::Read(self.spare_bufs.pop().unwrap_or_else(|| Buf::zeroed(self.bytes_carried)))
+            Op::Read(self.spare_bufs.pop().unwrap_or_else(|| Buf::stale(self.bytes_carried)))
         } else {
             Op::Write(self.pool.cut(self.bytes_carried), Durability::Volatile)
         };

@@ -5,7 +5,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::report::{Cell, Report, Spread, State, SubjectFacts};
-use super::{Access, Disturbance, Shape, Workload};
+use super::{Access, Disturbance, Shape, Workload, parity};
 
 /// What the terminal can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +44,26 @@ fn ascii(c: char) -> char {
         c if c.is_ascii() => c,
         _ => '?',
     }
+}
+
+/// The report on parity as text.
+pub fn parity(report: &parity::Report, charset: Charset) -> String {
+    let mut table = report.table();
+    table.load_style(style(charset));
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let (rounds, window, kernel) = (report.rounds, report.window_ms, report.kernel_current);
+    let mut notes = vec![format!(
+        "GB (10^9 bytes) of source read a second: median (slowest..fastest) of {rounds} rounds of {window:.0} ms. \
+         Arrays here use the kernel {kernel}."
+    )];
+    if report.windows_disturbed > 0 {
+        notes.push(format!("~  disturbed: the thread lost the processor in {} windows.", report.windows_disturbed));
+    }
+    let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, COLUMNS)).collect();
+    format!("{}\n\n{}\n", table.trim_fmt(), notes.join("\n"))
 }
 
 fn head(report: &Report) -> String {
@@ -236,14 +256,19 @@ pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
     lines
 }
 
-/// A table with a line under its header, numbers to the right of the two columns of names.
-fn new_table(header: Vec<String>, charset: Charset) -> Table {
+/// A line under the header, no other.
+fn style(charset: Charset) -> TableStyle {
     let line = match charset {
         Charset::Utf8 => '─',
         Charset::Ascii => '-',
     };
+    TableStyle::new().header_separator(LineStyle::none().fill(line).junction(line))
+}
+
+/// A table with a line under its header, numbers to the right of the two columns of names.
+fn new_table(header: Vec<String>, charset: Charset) -> Table {
     let mut table = Table::new();
-    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill(line).junction(line)));
+    table.load_style(style(charset));
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(header);
     for (at, column) in table.column_iter_mut().enumerate() {

@@ -1,33 +1,38 @@
 //! Bytes on their way up: exclusively owned, split and rejoined without copying.
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{BUFFER_ALIGN, Payload};
+use super::Payload;
+use super::pool::Memory;
 
 /// What a read fills. It travels down with the request and comes back with the completion. Its
 /// clone copies the bytes, so that a forked world owns its own.
 #[derive(Clone, Debug, Default)]
 pub struct Buf {
-    parts: SmallVec<[BytesMut; 1]>,
+    parts: SmallVec<[Memory; 1]>,
 }
 
 impl Buf {
-    /// `length` zero bytes in one part, aligned to [`BUFFER_ALIGN`].
+    /// `length` zero bytes in one part, aligned to [`BUFFER_ALIGN`](super::BUFFER_ALIGN).
     pub fn zeroed(length: usize) -> Buf {
+        let mut buf = Buf::stale(length);
+        buf.fill(0);
+        buf
+    }
+
+    /// `length` bytes of no meaning (what an earlier buffer held, or zero), to be overwritten, in one part that
+    /// is aligned to [`BUFFER_ALIGN`](super::BUFFER_ALIGN).
+    pub fn stale(length: usize) -> Buf {
         if length == 0 {
             return Buf::default();
         }
-        let mut whole = BytesMut::zeroed(length + BUFFER_ALIGN);
-        let skip = whole.as_ptr().align_offset(BUFFER_ALIGN);
-        let mut part = whole.split_off(skip);
-        part.truncate(length);
-        Buf { parts: SmallVec::from_iter([part]) }
+        Buf { parts: SmallVec::from_iter([Memory::stale(length)]) }
     }
 
     /// Number of bytes.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(BytesMut::len).sum()
+        self.parts.iter().map(|part| part.len()).sum()
     }
 
     /// Whether there are no bytes.
@@ -37,12 +42,12 @@ impl Buf {
 
     /// The parts in order.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
-        self.parts.iter().map(AsRef::as_ref)
+        self.parts.iter().map(|part| &**part)
     }
 
     /// The parts in order, to be filled.
     pub fn parts_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
-        self.parts.iter_mut().map(AsMut::as_mut)
+        self.parts.iter_mut().map(|part| &mut **part)
     }
 
     /// The bytes, if they are in one part.
@@ -132,13 +137,24 @@ impl Buf {
 
     /// Gives up the right to change the bytes: what was read can now be written.
     pub fn freeze(self) -> Payload {
-        self.parts.into_iter().map(BytesMut::freeze).collect()
+        self.parts.into_iter().map(Bytes::from_owner).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::BUFFER_ALIGN;
+
+    #[test]
+    fn zeroed_is_zero_whatever_was_dropped_before() {
+        for length in [1, 4096, 70_000] {
+            let mut buf = Buf::zeroed(length);
+            buf.fill(7);
+            drop(buf.freeze());
+            assert!(Buf::zeroed(length).to_vec().iter().all(|byte| *byte == 0));
+        }
+    }
 
     #[test]
     fn split_and_rejoined_in_any_place_it_is_one_part_again() {

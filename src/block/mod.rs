@@ -12,6 +12,7 @@
 mod bank;
 mod buf;
 mod payload;
+mod pool;
 mod request;
 mod units;
 

@@ -34,7 +34,7 @@ impl Payload {
 
     /// A copy of `bytes`, aligned.
     pub fn copy_of(bytes: &[u8]) -> Payload {
-        let mut buf = Buf::zeroed(bytes.len());
+        let mut buf = Buf::stale(bytes.len());
         buf.copy_from(bytes);
         buf.freeze()
     }
@@ -80,7 +80,7 @@ impl Payload {
             [] => Bytes::new(),
             [only] => only.clone(),
             _ => {
-                let mut buf = Buf::zeroed(self.len());
+                let mut buf = Buf::stale(self.len());
                 buf.copy_from_payload(self);
                 buf.freeze().slices.swap_remove(0)
             }

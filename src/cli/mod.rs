@@ -6,6 +6,7 @@
 
 mod assemble;
 pub mod bars;
+mod bench;
 mod create;
 mod data;
 pub mod doctor;
@@ -46,6 +47,7 @@ pub struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  raidlab bench
   raidlab create lab --level 5 --disks 4 --spares 1 --size 1G
   raidlab fail lab disk-2 && raidlab status lab
   raidlab assemble old sda.img sdb.img sdc.img --overlay";
@@ -87,6 +89,8 @@ pub enum Command {
     Read(data::ReadArgs),
     /// Bytes of the volume, from standard input
     Write(data::WriteArgs),
+    /// Compare RAID levels on this computer
+    Bench(bench::BenchArgs),
     /// What this host can do, and what to type for the rest
     Doctor,
     /// A completion script for a shell
@@ -215,6 +219,8 @@ fn dispatch(command: Command, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::Fault(args) => fault::run(&args, manner, out),
         Command::Read(args) => data::read(&args, manner, out),
         Command::Write(args) => data::write(&args, manner),
+        Command::Bench(args) => bench::run(&args, manner.quiet)
+            .map_err(|failure| Failure { code: failure.code(), message: failure.to_string() }),
         Command::Doctor => doctor::run(out).map(|()| 0).map_err(Failure::from),
         Command::Completions(args) => manual::completions(&args, out),
         Command::Man(args) => manual::man(&args),
