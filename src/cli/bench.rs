@@ -122,6 +122,7 @@ fn usage(text: impl Into<String>) -> BenchFailure {
     BenchFailure::Usage(text.into())
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn could_not(text: impl ToString) -> BenchFailure {
     BenchFailure::CouldNotRun(text.to_string())
 }
