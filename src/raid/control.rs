@@ -639,9 +639,14 @@ impl Control {
                 }
                 Stage::Superblocks => {
                     self.update = None;
-                    self.durable = self.started;
+                    // A member that failed meanwhile may have missed it, and until that is on record it counts for as
+                    // much as the others: should it come back, its word would stand against theirs.
+                    let missed = self.record_epoch > self.started;
+                    if !missed {
+                        self.durable = self.started;
+                    }
                     if let Some(bitmap) = &mut self.bitmap {
-                        bitmap.finish_update();
+                        bitmap.finish_update(!missed);
                     }
                 }
             }

@@ -146,11 +146,11 @@ impl WriteIntent {
         pages
     }
 
-    /// The update's pages are on every member.
-    pub fn finish_update(&mut self) {
+    /// The update's pages are on every member; or not on `all`, and the next update will say who does not count.
+    pub fn finish_update(&mut self, all: bool) {
         assert!(self.flying, "an update that ends has begun");
         self.flying = false;
-        if self.durable != self.started {
+        if all && self.durable != self.started {
             self.durable = self.started.clone();
         }
     }
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(intent.dirty().collect::<Vec<_>>(), [8..16, 16..24]);
         intent.start_update(None);
         assert!(!intent.begin_write(&(12..13)), "not before the update is done");
-        intent.finish_update();
+        intent.finish_update(true);
         assert!(intent.begin_write(&(12..20)));
     }
 
@@ -203,7 +203,7 @@ mod tests {
         let mut intent = blank(100);
         intent.begin_write(&(0..8));
         intent.start_update(None);
-        intent.finish_update();
+        intent.finish_update(true);
         intent.end_write(&(0..8));
         assert!(!intent.clear_idle(|_| false, 7), "written to since the daemon last came");
         assert!(intent.clear_idle(|_| false, 7));
@@ -212,10 +212,10 @@ mod tests {
 
         intent.start_update(None);
         assert!(!intent.begin_write(&(0..8)));
-        intent.finish_update();
+        intent.finish_update(true);
         assert!(!intent.begin_write(&(0..8)));
         intent.start_update(None);
-        intent.finish_update();
+        intent.finish_update(true);
         assert!(intent.begin_write(&(0..8)));
         assert_eq!(intent.header().events_cleared, 7);
     }

@@ -366,7 +366,11 @@ fn sectors_without_member(array: &SimArray, rows: &BTreeSet<(StripeIndex, u64)>)
     let mut sectors = Vec::new();
     for (index, row) in rows {
         let stripe = array.geometry().stripe(*index);
-        for column in stripe.columns.iter().filter(|column| is_lost(array, column, *row)) {
+        for column in &stripe.columns {
+            // Where a row of a chunk cannot be read, its neighbours are reconstructed with it.
+            if !(0..stripe.rows.0).any(|near| is_lost(array, column, near)) {
+                continue;
+            }
             if let Role::Data { index: chunk, .. } = column.role {
                 sectors.push(stripe.start + Sectors(u64::from(chunk) * stripe.rows.0 + row));
             }

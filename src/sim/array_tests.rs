@@ -38,10 +38,11 @@ fn the_power_can_go_at_any_event() {
 }
 
 /// Lives that ended badly once: a watermark before its flush (1184), a replacement that differed from the member beside it
-/// after a crash (1033, 1053, 1087), a removed disk left in the box (1158), halves that never began (1215).
+/// after a crash (1033, 1053, 1087), a removed disk left in the box (1158), halves that never began
+/// (1215), members two events behind (6807), the bitmap of a member that had failed unrecorded (6836).
 #[test]
 fn lives_that_ended_badly_once_end_well() {
-    lives([1033, 1053, 1087, 1158, 1184, 1215, 1223].into_iter(), Effort::SAMPLE);
+    lives([1033, 1053, 1087, 1158, 1184, 1215, 1223, 6198, 6807, 6836].into_iter(), Effort::SAMPLE);
 }
 
 #[test]
