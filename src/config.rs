@@ -3,7 +3,7 @@
 //! What the array *is* stands in its superblocks and is never repeated here.
 
 use std::fs;
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ use thiserror::Error;
 pub const VERSION: u32 = 1;
 /// Its name in the lab's directory.
 pub const FILE_NAME: &str = "lab.toml";
+/// Its name until the disks it speaks of are made: where a creation was interrupted, it says what was begun.
+pub const UNFINISHED_NAME: &str = "lab.toml.unfinished";
 
 /// How image files are reached.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
@@ -106,6 +108,12 @@ pub enum ConfigError {
         /// The directory.
         lab: PathBuf,
     },
+    /// It was being made when the program that made it ended.
+    #[error("{0} is not a lab yet: its creation was interrupted; run `raidlab create {0}` again, or remove it", lab.display())]
+    Unfinished {
+        /// The directory.
+        lab: PathBuf,
+    },
     /// It cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -137,11 +145,25 @@ pub enum ConfigError {
 impl<F: Serialize + for<'a> Deserialize<'a>> Config<F> {
     /// Reads the file of a lab.
     pub fn read(lab: &Path) -> Result<Config<F>, ConfigError> {
-        let path = lab.join(FILE_NAME);
+        Config::read_as(lab, FILE_NAME)
+    }
+
+    /// What a creation that was interrupted had begun to make; none if there was none.
+    pub fn read_unfinished(lab: &Path) -> Result<Option<Config<F>>, ConfigError> {
+        if !lab.join(UNFINISHED_NAME).exists() {
+            return Ok(None);
+        }
+        Config::read_as(lab, UNFINISHED_NAME).map(Some)
+    }
+
+    fn read_as(lab: &Path, name: &str) -> Result<Config<F>, ConfigError> {
+        let path = lab.join(name);
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(ConfigError::NotALab { lab: lab.to_owned() });
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                let lab = lab.to_owned();
+                let begun = lab.join(UNFINISHED_NAME).exists();
+                return Err(if begun { ConfigError::Unfinished { lab } } else { ConfigError::NotALab { lab } });
             }
             Err(source) => return Err(ConfigError::Io { action: "read", path, source }),
         };
@@ -155,21 +177,50 @@ impl<F: Serialize + for<'a> Deserialize<'a>> Config<F> {
 
     /// Writes the file of a lab: at once and whole, or not at all.
     pub fn write(&self, lab: &Path) -> Result<(), ConfigError> {
+        self.write_as(lab, FILE_NAME)
+    }
+
+    /// Says what is about to be made; [`finish`] follows.
+    pub fn write_unfinished(&self, lab: &Path) -> Result<(), ConfigError> {
+        self.write_as(lab, UNFINISHED_NAME)
+    }
+
+    fn write_as(&self, lab: &Path, name: &str) -> Result<(), ConfigError> {
         let text = toml::to_string_pretty(self).expect("a lab's settings can be written as TOML");
-        write_whole(&lab.join(FILE_NAME), text.as_bytes())
+        write_whole(&lab.join(name), text.as_bytes())
     }
 }
 
-/// Puts `bytes` into a file beside `path` and renames it to `path`.
+/// All that was to be made is made: from now on the directory is a lab.
+pub fn finish(lab: &Path) -> Result<(), ConfigError> {
+    let path = lab.join(FILE_NAME);
+    fs::rename(lab.join(UNFINISHED_NAME), &path).and_then(|()| sync_directory(lab)).map_err(|source| ConfigError::Io {
+        action: "write",
+        path,
+        source,
+    })
+}
+
+/// Puts `bytes` into a file beside `path` and renames it to `path`. Two must not do so at once: whoever writes into a
+/// lab has locked it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ConfigError> {
-    let io = |action: &'static str| move |source| ConfigError::Io { action, path: path.to_owned(), source };
-    let directory = path.parent().unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory).map_err(io("write"))?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(io("write"))?;
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o644);
-    file.as_file().set_permissions(permissions).map_err(io("write"))?;
-    file.persist(path).map_err(|error| io("write")(error.error))?;
-    fs::File::open(directory).and_then(|directory| directory.sync_all()).map_err(io("write"))
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let written = fs::write(&beside, bytes)
+        .and_then(|()| fs::File::open(&beside)?.sync_all())
+        .and_then(|()| fs::rename(&beside, path))
+        .and_then(|()| sync_directory(path.parent().unwrap_or(Path::new("."))));
+    written.map_err(|source| {
+        // If it cannot be removed either, the next attempt writes over it.
+        let _ = fs::remove_file(&beside);
+        ConfigError::Io { action: "write", path: path.to_owned(), source }
+    })
+}
+
+fn sync_directory(directory: &Path) -> std::io::Result<()> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

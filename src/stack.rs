@@ -160,6 +160,22 @@ pub enum StackError {
         /// What.
         refusal: Refusal,
     },
+    /// None of a lab's disks is of any use.
+    #[error("no disk of {} can be used: {}", lab.display(), troubles.join("; "))]
+    NoDisks {
+        /// The lab.
+        lab: PathBuf,
+        /// What is wrong with each.
+        troubles: Vec<String>,
+    },
+    /// A disk is there, and this user or this file system does not let it be written.
+    #[error("{disk}: {source}; mend that, or look at copies with `raidlab assemble LAB IMG... --overlay`")]
+    NotOurs {
+        /// The disk.
+        disk: String,
+        /// What the system said.
+        source: ImageError,
+    },
     /// The disks do not make an array.
     #[error("{}", named(error, names))]
     Assemble {
@@ -216,9 +232,8 @@ pub fn lock_directory(lab: &Path) -> Result<File, StackError> {
 impl Lab {
     /// Takes hold of a lab.
     pub fn open(directory: &Path) -> Result<Lab, StackError> {
-        if !directory.join(crate::config::FILE_NAME).exists() {
-            return Err(ConfigError::NotALab { lab: directory.to_owned() }.into());
-        }
+        // Before it is locked: what is no lab has no lock to speak of.
+        LabConfig::read(directory)?;
         let lock = lock_directory(directory)?;
         Ok(Lab { directory: directory.to_owned(), config: LabConfig::read(directory)?, _lock: lock })
     }
@@ -307,6 +322,9 @@ impl Stack {
         }
         let mut reactor = Reactor::new(bank);
         let candidates = read_candidates(&mut reactor, &mut disks)?;
+        if candidates.is_empty() {
+            return Err(StackError::NoDisks { lab: lab.directory.clone(), troubles: troubles(&disks) });
+        }
         let settings = AssembleOptions { force: options.force, read_only: false, wall_clock: wall_clock() };
         let assembly =
             assemble(candidates, settings).map_err(|error| StackError::Assemble { error, names: names_of(&disks) })?;
@@ -406,13 +424,27 @@ fn open_disk(lab: &Lab, leaf: &mut Leaf, disk: &DiskConfig) -> Result<LabDisk, S
     let mut found = LabDisk { name: disk.name.clone(), path, device: None, trouble: None };
     match leaf.open(&found.path, overlay.as_deref(), false) {
         Ok(device) => found.device = Some(device),
-        // A disk that is gone or broken is missing; one that somebody else holds must not be worked around.
+        // A disk that is gone or broken is missing; one that somebody else holds, or that we may not write, must not be
+        // worked around.
         Err(
             error @ (StackError::Image(ImageError::Locked { .. } | ImageError::Busy { .. }) | StackError::Overlay(_)),
         ) => return Err(error),
+        Err(StackError::Image(source @ ImageError::Open { .. })) if is_withheld(&source) => {
+            return Err(StackError::NotOurs { disk: disk.name.clone(), source });
+        }
         Err(error) => found.trouble = Some(error.to_string()),
     }
     Ok(found)
+}
+
+fn is_withheld(error: &ImageError) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error, ImageError::Open { source, .. } if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem))
+}
+
+/// What is wrong with disks, each with its name.
+pub fn troubles(disks: &[LabDisk]) -> Vec<String> {
+    disks.iter().filter_map(|disk| Some(format!("{}: {}", disk.name, disk.trouble.as_ref()?))).collect()
 }
 
 fn read_candidates(reactor: &mut Reactor<Fault<Leaf>>, disks: &mut [LabDisk]) -> Result<Vec<Candidate>, StackError> {
@@ -479,8 +511,12 @@ impl Look {
     /// Looks at a lab.
     pub fn at(directory: &Path) -> Result<Look, StackError> {
         let config = LabConfig::read(directory)?;
-        let lock = lock_directory(directory);
-        let in_use = matches!(lock, Err(StackError::InUse { .. }));
+        // Held no longer than it takes to ask.
+        let in_use = matches!(lock_directory(directory), Err(StackError::InUse { .. }));
+        if in_use && config.disks.iter().any(|disk| disk.overlay.is_some()) {
+            // An overlay makes sense to its owner alone until it is at rest.
+            return Err(StackError::InUse { lab: directory.to_owned() });
+        }
         let mut disks: Vec<LabDisk> = Vec::new();
         let mut candidates = Vec::new();
         let mut refused = None;
@@ -489,8 +525,10 @@ impl Look {
             let path = directory.join(&disk.path);
             let mut found = LabDisk { name: disk.name.clone(), path, device: Some(device), trouble: None };
             let candidate = match &disk.overlay {
-                None => note_candidate(read_candidate_plainly(device, &found.path), &mut found, &mut candidates),
-                Some(overlay) => look_through(device, &mut found, &directory.join(overlay), &mut candidates),
+                Some(overlay) if directory.join(overlay).exists() => {
+                    look_through(device, &mut found, &directory.join(overlay), &mut candidates)
+                }
+                _ => note_candidate(read_candidate_plainly(device, &found.path), &mut found, &mut candidates),
             };
             if let Err(error) = candidate {
                 found.trouble = Some(error.to_string());
@@ -521,7 +559,7 @@ fn look_through(
     candidates: &mut Vec<Candidate>,
 ) -> Result<(), StackError> {
     let mut bank = OverlayBank::new();
-    let opened = bank.open(&disk.path, overlay)?;
+    let opened = bank.look(&disk.path, overlay)?;
     let size = bank.limits(opened).capacity;
     let mut reactor = Reactor::new(bank);
     let read = |at: Lba, length: Sectors| {

@@ -6,7 +6,10 @@
 //! all of it. `tools/test` sets these.
 #![allow(clippy::disallowed_methods, reason = "stories run programs in real time, under time limits")]
 
+mod bad_input;
+mod crash;
 mod harness;
+mod labs;
 mod layers;
 mod md;
 mod support;
@@ -15,6 +18,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let stories = [harness::trials(), layers::trials(), md::trials()];
+    let stories =
+        [bad_input::trials(), crash::trials(), harness::trials(), labs::trials(), layers::trials(), md::trials()];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

@@ -62,8 +62,9 @@ pub fn run(args: &AssembleArgs, manner: Manner, out: &mut impl Write) -> Outcome
     }
     let started = start(args, manner);
     if started.is_err() && !there {
-        for overlay in (0..args.images.len()).map(|number| args.lab.join(format!("disk-{number}.overlay"))) {
-            // Only there if --overlay made it.
+        let overlays = if args.overlay { args.images.len() } else { 0 };
+        for overlay in (0..overlays).map(|number| args.lab.join(format!("disk-{number}.overlay"))) {
+            // Made just now, if it got so far.
             let _ = std::fs::remove_file(overlay);
         }
         let _ = std::fs::remove_file(args.lab.join(FILE_NAME));
@@ -108,7 +109,15 @@ fn build(args: &AssembleArgs) -> Result<(), Failure> {
     let mut config = LabConfig { backend, ..lab_config(&paths) };
     if args.overlay {
         for disk in &mut config.disks {
-            disk.overlay = Some(PathBuf::from(format!("{}.overlay", disk.name)));
+            let overlay = PathBuf::from(format!("{}.overlay", disk.name));
+            let path = args.lab.join(&overlay);
+            if path.symlink_metadata().is_ok() {
+                return Err(Failure::usage(format!(
+                    "{} exists already: choose another directory, or remove it if it is of no use",
+                    path.display()
+                )));
+            }
+            disk.overlay = Some(overlay);
         }
     }
     config.write(&args.lab).map_err(|error| Failure::cannot(error.to_string()))

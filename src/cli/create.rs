@@ -4,15 +4,17 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 use uuid::Uuid;
 
+use super::run::stop_flag;
 use super::size::Size;
 use super::{Failure, Manner, Outcome};
-use crate::block::Sectors;
-use crate::config::{Backend, Config, DiskConfig, SyncConfig, VERSION};
-use crate::disk::{Image, ImageOptions, Space};
+use crate::block::{SECTOR_BYTES, Sectors};
+use crate::config::{self, Backend, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION};
+use crate::disk::{Image, ImageError, ImageOptions, Space};
 use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
 use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
@@ -39,7 +41,7 @@ pub struct CreateArgs {
     /// Chunk: a power of two from 4K to 4M
     #[arg(short, long, default_value = "512K")]
     chunk: Size,
-    /// Layout, by mdadm's name (left-symmetric or ls, ddf-N-restart, n2, f3, o2, …)
+    /// Layout, by mdadm's name (left-symmetric or ls, ddf-N-restart, n2, f3, o2, ...)
     #[arg(short = 'p', long)]
     layout: Option<String>,
     /// Write-intent bitmap
@@ -65,6 +67,11 @@ pub struct CreateArgs {
     yes: bool,
 }
 
+/// More than this neither RAID level of ours takes.
+const MEMBERS_MAX: usize = 64;
+/// In bytes.
+const CHUNKS: std::ops::RangeInclusive<u64> = 4 << 10..=4 << 20;
+
 /// The backend a word names.
 pub fn backend_named(word: &str) -> Backend {
     match word {
@@ -82,7 +89,7 @@ pub fn run(args: &CreateArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     }
     let made_directory = make_directory(&args.lab)?;
     let mut made: Vec<PathBuf> = Vec::new();
-    let outcome = build(args, disks, layout, &mut made);
+    let outcome = build(args, disks, layout, manner, &mut made);
     match outcome {
         Ok(summary) => {
             writeln!(out, "{summary}")?;
@@ -90,6 +97,8 @@ pub fn run(args: &CreateArgs, manner: Manner, out: &mut impl Write) -> Outcome {
             Ok(0)
         }
         Err(failure) => {
+            // What says that they are unfinished goes last.
+            made.reverse();
             remove_files(&made);
             if made_directory {
                 // It is ours and empty again; if not, it stays.
@@ -102,6 +111,10 @@ pub fn run(args: &CreateArgs, manner: Manner, out: &mut impl Write) -> Outcome {
 
 fn shape(args: &CreateArgs) -> Result<(usize, Layout), Failure> {
     let given = args.members.len();
+    let most = MEMBERS_MAX;
+    if args.disks.is_some_and(|disks| disks > most) || args.spares > most {
+        return Err(Failure::usage(format!("a lab has at most {most} members and {most} spares")));
+    }
     let disks = match (args.disks, given) {
         (Some(disks), 0) => disks,
         (Some(disks), _) if disks + args.spares == given => disks,
@@ -127,6 +140,21 @@ fn shape(args: &CreateArgs) -> Result<(usize, Layout), Failure> {
             args.level
         )));
     }
+    if disks > most {
+        return Err(Failure::usage(format!("a lab has at most {most} members, not {disks}")));
+    }
+    let chunk = args.chunk.0;
+    if !chunk.is_power_of_two() || !CHUNKS.contains(&chunk) {
+        return Err(Failure::usage(format!("a chunk of {} is not a power of two from 4K to 4M", args.chunk)));
+    }
+    let size = args.size.0;
+    if given == 0 && !size.is_multiple_of(SECTOR_BYTES) {
+        let below = Size(size - size % SECTOR_BYTES);
+        return Err(Failure::usage(format!("a size of {size} is not a multiple of 512 bytes: give --size {below}")));
+    }
+    if args.name.as_ref().is_some_and(|name| name.is_empty() || name.chars().any(char::is_control)) {
+        return Err(Failure::usage("a name is one character or more, and none that steers a terminal"));
+    }
     let layout = match &args.layout {
         Some(name) => Layout::parse(args.level, name).map_err(|error| Failure::usage(error.to_string()))?,
         None => Layout::default_of(args.level),
@@ -139,12 +167,24 @@ pub fn make_directory(lab: &Path) -> Result<bool, Failure> {
     match fs::create_dir(lab) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && lab.is_dir() => Ok(false),
-        Err(error) => Err(Failure::cannot(format!("cannot make {}: {error}", lab.display()))),
+        Err(error) => {
+            let parent = lab.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists());
+            let first = parent.map_or_else(String::new, |parent| format!("; make {} first", parent.display()));
+            Err(Failure::cannot(format!("cannot make {}: {error}{first}", lab.display())))
+        }
     }
 }
 
-fn build(args: &CreateArgs, disks: usize, layout: Layout, made: &mut Vec<PathBuf>) -> Result<String, Failure> {
+fn build(
+    args: &CreateArgs,
+    disks: usize,
+    layout: Layout,
+    manner: Manner,
+    made: &mut Vec<PathBuf>,
+) -> Result<String, Failure> {
+    let stop = stop_flag();
     let _lock = lock_directory(&args.lab)?;
+    clear_unfinished(&args.lab, manner)?;
     let all = disks + args.spares;
     let paths: Vec<PathBuf> = if args.members.is_empty() {
         (0..all).map(|number| PathBuf::from(format!("disk-{number}.img"))).collect()
@@ -170,16 +210,13 @@ fn build(args: &CreateArgs, disks: usize, layout: Layout, made: &mut Vec<PathBuf
     let blank = args.members.is_empty() && !args.resync;
     let new = plan(args, disks, layout, &sizes, blank)?;
     let (geometry, members) = create(&new).map_err(|error| Failure::usage(error.to_string()))?;
-    if args.members.is_empty() {
-        let space = if args.sparse { Space::Sparse } else { Space::Preallocated };
-        for path in &paths {
-            let path = args.lab.join(path);
-            Image::create(&path, size, space).map_err(|error| Failure::cannot(error.to_string()))?;
-            made.push(path);
+    for path in paths.iter().filter(|_| args.members.is_empty()).map(|path| args.lab.join(path)) {
+        if path.symlink_metadata().is_ok() {
+            return Err(Failure::usage(format!(
+                "{} exists already: choose another directory, or use it with --members",
+                path.display()
+            )));
         }
-    }
-    for (path, areas) in paths.iter().zip(&members) {
-        write_areas(&args.lab.join(path), areas)?;
     }
     let on_devices = paths.iter().any(|path| !path.is_relative() && !path.is_file());
     let backend = match args.backend.as_deref() {
@@ -188,8 +225,31 @@ fn build(args: &CreateArgs, disks: usize, layout: Layout, made: &mut Vec<PathBuf
         None => Backend::Mmap,
     };
     let config = LabConfig { backend, ..lab_config(&paths) };
-    config.write(&args.lab).map_err(|error| Failure::cannot(error.to_string()))?;
-    let spares = if args.spares > 0 { format!(" + {} spare", args.spares) } else { String::new() };
+    let cannot = |error: ConfigError| Failure::cannot(error.to_string());
+    made.push(args.lab.join(UNFINISHED_NAME));
+    config.write_unfinished(&args.lab).map_err(cannot)?;
+    let check_stopped = || match stop.load(Ordering::Relaxed) {
+        true => Err(Failure::cannot("interrupted: nothing was made")),
+        false => Ok(()),
+    };
+    if args.members.is_empty() {
+        let space = if args.sparse { Space::Sparse } else { Space::Preallocated };
+        for path in paths.iter().map(|path| args.lab.join(path)) {
+            check_stopped()?;
+            Image::create(&path, size, space).map_err(no_room)?;
+            made.push(path);
+        }
+    }
+    check_stopped()?;
+    for (path, areas) in paths.iter().zip(&members) {
+        write_areas(&args.lab.join(path), areas)?;
+    }
+    config::finish(&args.lab).map_err(cannot)?;
+    let spares = match args.spares {
+        0 => String::new(),
+        1 => String::from(" + 1 spare"),
+        many => format!(" + {many} spares"),
+    };
     let chunk = match args.level {
         Level::Raid1 => String::new(),
         _ => format!("  chunk {}", args.chunk),
@@ -199,13 +259,35 @@ fn build(args: &CreateArgs, disks: usize, layout: Layout, made: &mut Vec<PathBuf
         layout => format!("  {layout}"),
     };
     Ok(format!(
-        "{}: {}  {disks}{spares} disks of {}{chunk}{layout}  usable {}  tolerates {} failed",
+        "{}: {}  {disks} disks{spares} of {}{chunk}{layout}  usable {}  tolerates {} failed",
         args.lab.display(),
         args.level,
         Size(sizes[0].bytes()),
         super::status::human(geometry.capacity().bytes()),
         geometry.tolerance(),
     ))
+}
+
+/// Removes what a creation had made here when it was killed.
+fn clear_unfinished(lab: &Path, manner: Manner) -> Result<(), Failure> {
+    let Some(begun) = LabConfig::read_unfinished(lab).map_err(|error| Failure::cannot(error.to_string()))? else {
+        return Ok(());
+    };
+    manner.hint(&format!("note: removing what an interrupted creation left in {}", lab.display()));
+    // Images of its own are named relative to the lab; anybody else's stay as they are.
+    let images: Vec<PathBuf> =
+        begun.disks.iter().filter(|disk| disk.path.is_relative()).map(|disk| lab.join(&disk.path)).collect();
+    remove_files(&images);
+    remove_files(&[lab.join(UNFINISHED_NAME)]);
+    Ok(())
+}
+
+fn no_room(error: ImageError) -> Failure {
+    let hint = match error {
+        ImageError::NoSpace { .. } => ": give a smaller --size, or --sparse to take space only as it is written",
+        _ => "",
+    };
+    Failure::cannot(format!("{error}{hint}"))
 }
 
 /// A new lab over these disks.
@@ -241,9 +323,6 @@ fn plan(args: &CreateArgs, disks: usize, layout: Layout, sizes: &[Sectors], blan
         .collect();
     if args.name.is_some() && short != name {
         return Err(Failure::usage(format!("the name {name:?} is longer than the 32 bytes a superblock has for it")));
-    }
-    if !args.chunk.0.is_multiple_of(512) {
-        return Err(Failure::usage(format!("a chunk of {} is not a power of two from 4K to 4M", args.chunk)));
     }
     Ok(NewArray {
         level: args.level,

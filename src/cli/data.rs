@@ -1,8 +1,11 @@
 //! `read` and `write`: the volume's bytes, by standard output and input.
 
+use std::borrow::Cow;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 
 use clap::Args;
+use rustix::fs::FileType;
 
 use super::run::{self, stop_flag};
 use super::size::Size;
@@ -67,7 +70,8 @@ pub fn read(args: &ReadArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     let stop = stop_flag();
     let mut stack = run::open(&args.lab.lab, FROZEN, manner)?;
     let outcome = read_from(args, &mut stack, &stop, out);
-    stack.stop();
+    stack.stop_in_place();
+    run::tell(&mut stack, manner);
     outcome
 }
 
@@ -122,7 +126,8 @@ pub fn write(args: &WriteArgs, manner: Manner) -> Outcome {
     let stop = stop_flag();
     let mut stack = run::open(&args.lab.lab, FROZEN, manner)?;
     let outcome = write_to(args, &mut stack, &stop);
-    stack.stop();
+    stack.stop_in_place();
+    run::tell(&mut stack, manner);
     outcome
 }
 
@@ -131,6 +136,13 @@ fn write_to(args: &WriteArgs, stack: &mut Stack, stop: &std::sync::atomic::Atomi
     let capacity = stack.array().geometry().capacity().bytes();
     check_end(stack, Some(args.offset.0))?;
     let mut input = std::io::stdin().lock();
+    let room = capacity - args.offset.0;
+    if let Some(bytes) = bytes_left(&input).filter(|bytes| *bytes > room) {
+        return Err(Failure::usage(format!(
+            "the input holds {bytes} bytes and the volume {room} from byte {} on: nothing was written",
+            args.offset.0
+        )));
+    }
     let mut at = args.offset.0;
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -140,35 +152,55 @@ fn write_to(args: &WriteArgs, stack: &mut Stack, stop: &std::sync::atomic::Atomi
         if piece.is_empty() {
             break;
         }
-        let end = at + piece.len() as u64;
-        if end > capacity {
+        let fits = piece.len().min((capacity - at) as usize);
+        let (piece, rest) = piece.split_at(fits);
+        let end = at + fits as u64;
+        let extent = blocks(at, end, block);
+        if fits > 0 {
+            let bytes = with_edges(stack, extent, at, piece, block)?;
+            stack.write(extent.start, &bytes).map_err(|error| lost("write", at, error))?;
+        }
+        at = end;
+        if !rest.is_empty() {
+            stack.flush().map_err(|error| lost("flush", at, error))?;
             return Err(Failure::cannot(format!(
-                "the volume is full: it holds {capacity} bytes, the first {} of the input were written",
-                at - args.offset.0
+                "the volume is full: it holds {capacity} bytes; the first {room} of the input were written"
             )));
         }
-        let extent = blocks(at, end, block);
-        let bytes = with_edges(stack, extent, at, piece, block)?;
-        stack.write(extent.start, &bytes).map_err(|error| lost("write", at, error))?;
-        at = end;
     }
     stack.flush().map_err(|error| lost("flush", at, error))?;
     Ok(0)
 }
 
+/// How much a file on standard input still holds; unknown for a pipe.
+fn bytes_left(input: &impl AsFd) -> Option<u64> {
+    let status = rustix::fs::fstat(input).ok()?;
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return None;
+    }
+    let position = rustix::fs::seek(input, rustix::fs::SeekFrom::Current(0)).ok()?;
+    Some((status.st_size as u64).saturating_sub(position))
+}
+
 /// Whole blocks: where the bytes begin or end inside one, the rest of it is read first.
-fn with_edges(stack: &mut Stack, extent: Extent, at: u64, piece: Vec<u8>, block: u64) -> Result<Vec<u8>, Failure> {
+fn with_edges<'a>(
+    stack: &mut Stack,
+    extent: Extent,
+    at: u64,
+    piece: &'a [u8],
+    block: u64,
+) -> Result<Cow<'a, [u8]>, Failure> {
     let (start, end) = (extent.start.bytes(), extent.end().bytes());
     if start == at && end == at + piece.len() as u64 {
-        return Ok(piece);
+        return Ok(Cow::Borrowed(piece));
     }
     let mut bytes = vec![0; (end - start) as usize];
     for edge in [start, end - block] {
         let old = stack.read(blocks(edge, edge + block, block)).map_err(|error| lost("read", edge, error))?;
         bytes[(edge - start) as usize..(edge - start + block) as usize].copy_from_slice(&old);
     }
-    bytes[(at - start) as usize..][..piece.len()].copy_from_slice(&piece);
-    Ok(bytes)
+    bytes[(at - start) as usize..][..piece.len()].copy_from_slice(piece);
+    Ok(Cow::Owned(bytes))
 }
 
 fn read_full(input: &mut impl Read, length: u64) -> Result<Vec<u8>, Failure> {

@@ -105,7 +105,7 @@ impl Examination {
         writeln!(out, "        Version : 1.{}", sb.minor.number())?;
         writeln!(out, "    Feature Map : {}", sb.features())?;
         writeln!(out, "     Array UUID : {}", sb.set_uuid)?;
-        let name = sb.set_name.to_string();
+        let name = super::output::plain(&sb.set_name.to_string());
         let local = homehost
             .filter(|host| !host.is_empty() && name.strip_prefix(*host).is_some_and(|rest| rest.starts_with(':')));
         let local = local.map_or(String::new(), |host| format!("  (local to host {host})"));

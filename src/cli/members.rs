@@ -248,7 +248,10 @@ fn join(stack: &mut Stack, word: Option<&str>, spare: bool, yes: bool, manner: M
                 manner.hint(&format!("{} is back in its slot: only what it missed is copied", disk.name));
                 return Ok(disk.device);
             }
-            Err(error) => manner.hint(&format!("note: {}: {error}; it joins as a new disk", disk.name)),
+            Err(ManageError::CannotReturn(why)) => {
+                manner.hint(&format!("note: {why}: {} joins as a new disk", disk.name))
+            }
+            Err(error) => return Err(refused(&disk.name, &error)),
         }
     }
     let joined = join_as_new(stack, &disk.name, disk.device);
@@ -256,7 +259,11 @@ fn join(stack: &mut Stack, word: Option<&str>, spare: bool, yes: bool, manner: M
         stack.detach(&disk.name)?;
         remove_files(std::slice::from_ref(made));
     }
-    joined.map(|()| disk.device)
+    joined?;
+    if !stack.array().is_syncing() {
+        manner.hint(&format!("{} is a spare: it takes the place of the next disk that fails", disk.name));
+    }
+    Ok(disk.device)
 }
 
 /// Runs `add`. What it recovers is recovered before the command ends.

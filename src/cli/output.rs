@@ -8,6 +8,12 @@ pub fn is_utf8() -> bool {
     ["LC_ALL", "LC_CTYPE", "LANG"].iter().find_map(set).is_some_and(|locale| names_utf8(&locale))
 }
 
+/// Somebody else's text, safe to print: what would steer the terminal, or what it cannot show, is escaped.
+pub fn plain(text: &str) -> String {
+    let is_shown = |c: char| !c.is_control() && (c.is_ascii() || is_utf8());
+    text.chars().map(|c| if is_shown(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
 fn names_utf8(locale: &str) -> bool {
     let codeset = locale.split_once('.').map_or("", |(_, codeset)| codeset);
     let codeset = codeset.split('@').next().unwrap_or_default();
@@ -17,6 +23,11 @@ fn names_utf8(locale: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_cannot_steer_the_terminal() {
+        assert_eq!(plain("lab 1\x1b[2J\n"), "lab 1\\u{1b}[2J\\n");
+    }
 
     #[test]
     fn a_locale_names_its_codeset_behind_a_point() {

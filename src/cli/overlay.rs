@@ -49,6 +49,9 @@ pub fn run(args: &OverlayArgs, manner: Manner, out: &mut impl Write) -> Outcome 
         let name = lab.config.disks[at].name.clone();
         let cannot = |error: crate::disk::OverlayError| Failure::cannot(format!("{name}: {error}"));
         match args.action {
+            Action::Status if !overlay.exists() => {
+                writeln!(out, "{name}  0 B changed")?;
+            }
             Action::Status => {
                 let status = overlay_status(&original, &overlay).map_err(cannot)?;
                 let unfinished = if status.commit_unfinished { "  commit unfinished: run it again" } else { "" };

@@ -85,10 +85,23 @@ pub enum Ended {
     Interrupted,
 }
 
+/// Reports what has happened to members while nobody looked.
+pub fn tell(stack: &mut Stack, manner: Manner) {
+    let names = names_of(stack);
+    for event in stack.array_mut().drain_events() {
+        if let Some(line) = event_line(event, manner, &names) {
+            manner.hint(&line);
+        }
+    }
+}
+
+fn names_of(stack: &Stack) -> Vec<(crate::block::DeviceId, String)> {
+    stack.disks.iter().filter_map(|disk| Some((disk.device?, disk.name.clone()))).collect()
+}
+
 /// Drives a stack until `done` says so, with a progress bar, and reports what happens to its members.
 pub fn until(stack: &mut Stack, manner: Manner, stop: &AtomicBool, done: impl Fn(&Volume) -> bool) -> Ended {
-    let names: Vec<(crate::block::DeviceId, String)> =
-        stack.disks.iter().filter_map(|disk| Some((disk.device?, disk.name.clone()))).collect();
+    let names = names_of(stack);
     let mut bar: Option<(&'static str, Bar)> = None;
     let mut ended = Ended::Done;
     stack.reactor.run(|array| {

@@ -179,7 +179,7 @@ fn report(stack: &Stack, last: &LastScrub, out: &mut impl Write) -> Result<(), F
     }
     let listed = found.mismatches.len() as u64;
     if found.mismatches_total > listed {
-        writeln!(out, "… and {} more", found.mismatches_total - listed)?;
+        writeln!(out, "... and {} more", found.mismatches_total - listed)?;
     }
     let mended = if last.mended > 0 { format!(", {} mended", last.mended) } else { String::new() };
     writeln!(out, "{}: mismatch_cnt {} sectors in {} places{mended}", last.action, last.mismatch_cnt, last.mismatches)?;

@@ -93,7 +93,7 @@ impl FromStr for Size {
     type Err = NotUnderstood;
 
     fn from_str(text: &str) -> Result<Size, NotUnderstood> {
-        let known = "K M G T P (powers of 1024, also KiB …), kB MB GB TB PB (powers of 1000), s (512 bytes)";
+        let known = "K M G T P (powers of 1024, also KiB ...), kB MB GB TB PB (powers of 1000), s (512 bytes)";
         let number = Number::parse(text).ok_or_else(|| NotUnderstood::NoNumber(text.into(), "64K or 1G"))?;
         let unit = number.unit_of(text, SIZE_UNITS, known)?;
         number.times(unit, text, "bytes", "16 EiB").map(Size)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::output::is_utf8;
+use super::output::{is_utf8, plain};
 use super::scrub::LastScrub;
 use super::{Failure, Outcome};
 use crate::disk::UringBank;
@@ -15,7 +15,7 @@ use crate::raid::geometry::Geometry;
 use crate::raid::level::{Layout, Level};
 use crate::raid::member::{Member, Members, Place};
 use crate::raid::superblock::{MemberRole, ResyncOffset, Superblock};
-use crate::stack::{LabDisk, Look, StackError};
+use crate::stack::{LabDisk, Look, StackError, troubles};
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -154,7 +154,7 @@ fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
             _ => Failure::lost(format!(
                 "no disk of {} has a usable superblock: {}",
                 lab.display(),
-                troubles(&look.disks)
+                troubles(&look.disks).join("; ")
             )),
         });
     };
@@ -204,12 +204,6 @@ fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
         }
     }
     Ok(status)
-}
-
-fn troubles(disks: &[LabDisk]) -> String {
-    let lines: Vec<String> =
-        disks.iter().filter_map(|disk| Some(format!("{}: {}", disk.name, disk.trouble.as_ref()?))).collect();
-    lines.join("; ")
 }
 
 fn describe(status: &mut Status, look: &Look, assembly: &Assembly) {
@@ -331,7 +325,7 @@ fn write_screen(status: &Status, lab: &Path, out: &mut impl Write) -> std::io::R
     let chunk = status.chunk_bytes.map(|chunk| format!(", chunk {}", human(chunk))).unwrap_or_default();
     let layout = status.layout.as_ref().map(|layout| format!(", {layout}")).unwrap_or_default();
     let size = status.size_bytes.map(|size| format!(", {}", human(size))).unwrap_or_default();
-    writeln!(out, "  array: {}   {}{chunk}{layout}{size}", status.name, status.level)?;
+    writeln!(out, "  array: {}   {}{chunk}{layout}{size}", plain(&status.name), status.level)?;
     let word = match status.state {
         State::Clean => "clean",
         State::Active => "active",
@@ -390,7 +384,7 @@ fn marks(status: &Status) -> String {
 fn write_mdstat(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "Personalities : [{}]", status.level)?;
     let active = if status.state == State::Failed { "inactive" } else { "active" };
-    write!(out, "{} : {active} {}", status.name.replace(char::is_whitespace, "_"), status.level)?;
+    write!(out, "{} : {active} {}", plain(&status.name.replace(char::is_whitespace, "_")), status.level)?;
     for member in status.members.iter().rev().filter(|member| member.state != "missing") {
         let mark = match member.state {
             "faulty" => "(F)",

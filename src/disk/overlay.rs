@@ -219,6 +219,16 @@ impl OverlayBank {
         Ok(DeviceId(self.disks.len() as u32 - 1))
     }
 
+    /// Adds a disk to be read only, while others read it too. The overlay, which must be there, does not change.
+    pub fn look(&mut self, original: &Path, overlay: &Path) -> Result<DeviceId, OverlayError> {
+        let source = open_original(original)?;
+        let store = File::open(overlay).map_err(io_error("open", overlay))?;
+        lock(&store, FlockOperation::NonBlockingLockShared, overlay)?;
+        recognise(&source, original, &header_of(&store, overlay)?, overlay)?;
+        self.disks.push(Shadow::load(source, store).map_err(|error| error.of(overlay))?);
+        Ok(DeviceId(self.disks.len() as u32 - 1))
+    }
+
     /// What the overlay of `device` holds by now.
     pub fn status(&self, device: DeviceId) -> OverlayStatus {
         status_of(&self.disks[device.0 as usize], Purpose::Keep)

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "a vocabulary: not every word is in use at every time")]
 
 pub mod cli;
+pub mod lab;
 pub mod process;
 pub mod sample;
 pub mod story;
