@@ -337,8 +337,8 @@ fn processor_time() -> Duration {
 }
 
 impl Report {
-    /// A row for each kind of work and stripe, a column for memcpy and each kernel: median (min..max) in GB/s. How it is
-    /// drawn, and how wide, is left to the caller.
+    /// A row for each kind of work and stripe, a column for memcpy and each kernel: medians in GB/s. How it is drawn, and
+    /// how wide, is left to the caller.
     pub fn table(&self) -> Table {
         let mut table = Table::new();
         table.set_content_arrangement(ContentArrangement::Dynamic);
@@ -350,7 +350,7 @@ impl Report {
                 let rates = stripe.rates.iter().filter(|rate| rate.work == work).map(|rate| rate.gb_per_s);
                 let spreads = std::iter::once(stripe.memcpy_gb_per_s).chain(rates);
                 let about = [work.name().to_owned(), stripe.data_disks.to_string(), size(stripe.chunk_bytes)];
-                table.add_row(about.into_iter().chain(spreads.map(spread)));
+                table.add_row(about.into_iter().chain(spreads.map(rate)));
             }
         }
         for column in table.column_iter_mut().skip(1) {
@@ -360,9 +360,9 @@ impl Report {
     }
 }
 
-fn spread(Spread { min, median, max }: Spread) -> String {
+fn rate(Spread { median, .. }: Spread) -> String {
     let digits = if median < 10.0 { 1 } else { 0 };
-    format!("{median:.digits$} ({min:.digits$}..{max:.digits$})")
+    format!("{median:.digits$}")
 }
 
 fn size(bytes: usize) -> String {

@@ -19,6 +19,9 @@ pub enum Charset {
 /// Subjects beside each other in one table; with more than this, the raw file is repeated.
 const SUBJECTS_A_TABLE: usize = 6;
 
+/// A share above this, in percent, is more than noise and wants a word.
+const ABOVE_ALL: f64 = 110.0;
+
 /// Where text is broken, so that it and an indent fit into 120.
 const COLUMNS: usize = 116;
 
@@ -56,8 +59,8 @@ pub fn parity(report: &parity::Report, charset: Charset) -> String {
     }
     let (rounds, window, kernel) = (report.rounds, report.window_ms, report.kernel_current);
     let mut notes = vec![format!(
-        "GB (10^9 bytes) of source read a second: median (slowest..fastest) of {rounds} rounds of {window:.0} ms. \
-         Arrays here use the kernel {kernel}."
+        "GB (10^9 bytes) of source read a second: the median of {rounds} rounds of {window:.0} ms; \
+         --json has the slowest and the fastest, too. Arrays here use the kernel {kernel}."
     )];
     if report.windows_disturbed > 0 {
         notes.push(format!("~  disturbed: the thread lost the processor in {} windows.", report.windows_disturbed));
@@ -222,6 +225,13 @@ fn notes(report: &Report) -> String {
          bytes to members per byte written. Latencies are of all repetitions together."
             .to_owned(),
     ];
+    if report.cells.iter().any(|cell| cell.theory_percent.is_some_and(|share| share.median > ABOVE_ALL)) {
+        notes.push(
+            "Above 100 %: an array has more requests under way than the raw file at the same queue depth, and a device \
+             serves several at once; or it writes several members from one source that is in the CPU's cache by then."
+                .to_owned(),
+        );
+    }
     for cell in report.cells.iter().filter(|cell| cell.errors > 0) {
         let error = cell.first_error.as_deref().unwrap_or("unknown");
         let (subject, workload, state, errors) = (&cell.subject, cell.workload, cell.state, cell.errors);

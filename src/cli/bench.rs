@@ -122,9 +122,8 @@ fn usage(text: impl Into<String>) -> BenchFailure {
     BenchFailure::Usage(text.into())
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
-fn could_not(text: impl ToString) -> BenchFailure {
-    BenchFailure::CouldNotRun(text.to_string())
+fn could_not(text: impl Into<String>) -> BenchFailure {
+    BenchFailure::CouldNotRun(text.into())
 }
 
 /// Measures, prints, writes the report. Gives the exit code: 0, or 1 if requests failed.
@@ -235,10 +234,16 @@ fn plan(args: &BenchArgs, specs: &[(String, ArraySpec)]) -> Result<Plan, BenchFa
             "RAID0 has no redundancy: it is only ever optimal; add another of --levels, or --state optimal",
         ));
     }
-    let chosen = |state, defaults: Vec<Workload>| match (wants(state), args.workload.is_empty()) {
+    let mut asked: Vec<Workload> = Vec::new();
+    for workload in &args.workload {
+        if !asked.contains(workload) {
+            asked.push(*workload);
+        }
+    }
+    let chosen = |state, defaults: Vec<Workload>| match (wants(state), asked.is_empty()) {
         (false, _) => Vec::new(),
         (true, true) => defaults,
-        (true, false) => args.workload.clone(),
+        (true, false) => asked.clone(),
     };
     let defaults = Plan::defaults(args.seed);
     let plan = Plan {
@@ -265,13 +270,14 @@ fn run_levels(args: &BenchArgs, quiet: bool) -> Result<u8, BenchFailure> {
     let date = utc_now();
     let (store, fallback) = Store::new(args.backend, &std::env::temp_dir());
     let raw_size: u64 = specs.first().map_or(IMAGES, |(_, spec)| spec.member.bytes() * spec.disks as u64);
-    let mut raw = RawSubject::new(Sectors::floor_bytes(raw_size), &store).map_err(could_not)?;
+    let mut raw =
+        RawSubject::new(Sectors::floor_bytes(raw_size), &store).map_err(|error| could_not(error.to_string()))?;
     let mut arrays = Vec::new();
     for (name, spec) in specs {
         if stop.load(Ordering::Relaxed) {
             return Err(could_not("interrupted before anything was measured"));
         }
-        arrays.push(ArraySubject::new(name, spec, &store, clock).map_err(could_not)?);
+        arrays.push(ArraySubject::new(name, spec, &store, clock).map_err(|error| could_not(error.to_string()))?);
     }
     let measured = store.measured(raw.is_direct() && arrays.iter().all(ArraySubject::is_direct));
 
@@ -281,7 +287,7 @@ fn run_levels(args: &BenchArgs, quiet: bool) -> Result<u8, BenchFailure> {
     subjects.extend(arrays.iter_mut().map(|array| array as &mut dyn Subject));
     let findings = Series::new(plan.clone(), &clock, &stop, &mut watch).run(&mut subjects);
     drop(line);
-    let mut findings = findings.map_err(could_not)?;
+    let mut findings = findings.map_err(|error| could_not(error.to_string()))?;
     findings.partial.extend(fallback);
     let command = std::env::args().collect();
     let report = Report::new(&plan, findings, Machine::this(), measured, date, command);
@@ -319,8 +325,8 @@ fn place_for_report(asked: Option<&Path>) -> Result<Option<PathBuf>, BenchFailur
 
 fn write_report(out: &Path, report: &Report) -> Result<String, BenchFailure> {
     let (json, picture) = (out.join("report.json"), out.join("report.svg"));
-    write_whole(&json, report.to_json().as_bytes()).map_err(could_not)?;
-    write_whole(&picture, svg::draw(report).as_bytes()).map_err(could_not)?;
+    write_whole(&json, report.to_json().as_bytes()).map_err(|error| could_not(error.to_string()))?;
+    write_whole(&picture, svg::draw(report).as_bytes()).map_err(|error| could_not(error.to_string()))?;
     Ok(format!("written: {} and {}", json.display(), picture.display()))
 }
 
@@ -397,7 +403,7 @@ mod tests {
 
     #[test]
     fn states_and_workloads_are_those_asked_for() {
-        let args = args("--state degraded --workload rand-write,seq-read --seed 7");
+        let args = args("--state degraded --workload rand-write,seq-read,rand-write --seed 7");
         let plan = plan(&args, &specs(&args).unwrap()).unwrap();
         assert!(plan.workloads.is_empty() && !plan.recovery);
         assert_eq!((plan.degraded.len(), plan.seed), (2, 7));
