@@ -302,18 +302,18 @@ impl Story {
         let faulty = self.lab.array().members().iter().find(|member| member.place == Place::Faulty).map(|m| m.device);
         match act {
             Act::Fail => {
-                if let Some(device) = device.filter(|_| self.all_online()) {
+                if let Some(device) = device.filter(|_| self.all_well()) {
                     let _ = self.lab.array_mut().fail(device);
                 }
             }
             Act::Stop => {
                 let losable = self.lab.losable().iter().any(|set| set.len() == 1 && set.contains(slot));
-                if let Some(device) = device.filter(|_| losable && self.all_online()) {
+                if let Some(device) = device.filter(|_| losable && self.all_well()) {
                     self.lab.bank_mut().fail_stop(device);
                 }
             }
             Act::Rot => {
-                let whole = self.lab.array().degraded().is_empty() && self.all_online();
+                let whole = self.lab.array().degraded().is_empty() && self.all_well();
                 if let Some(device) = device.filter(|_| whole && self.lab.array().geometry().tolerance() > 0) {
                     self.rot(device);
                 }
@@ -358,6 +358,11 @@ impl Story {
             Act::Restart => self.restart()?,
         }
         Ok(())
+    }
+
+    /// Nothing is wrong that may yet come to light.
+    fn all_well(&self) -> bool {
+        self.all_online() && self.lab.array().bank().list().is_empty()
     }
 
     fn all_online(&self) -> bool {
