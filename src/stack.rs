@@ -252,7 +252,7 @@ impl Lab {
     pub fn next_name(&self) -> String {
         let taken = |name: &str| {
             self.config.disks.iter().any(|disk| disk.name == name)
-                || self.directory.join(format!("{name}.img")).exists()
+                || ["img", "overlay"].iter().any(|kind| self.directory.join(format!("{name}.{kind}")).exists())
         };
         (0..).map(|number| format!("disk-{number}")).find(|name| !taken(name)).expect("numbers do not end")
     }
@@ -401,9 +401,11 @@ impl Stack {
     /// As [`Stack::stop`]; what was found can be asked for afterwards. Gives the byte of the volume at which a check or
     /// repair would go on.
     pub fn stop_in_place(&mut self) -> Option<u64> {
+        // Asked now: what is under way is still finished, and a stopped array has no cursor any more.
+        let position = self.array().scrub_position().map(Lba::bytes);
         self.array_mut().stop();
         self.reactor.run(|array| array.is_stopped());
-        self.array().scrub_position().map(Lba::bytes)
+        position
     }
 }
 
