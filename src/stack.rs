@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
@@ -252,7 +252,7 @@ impl Lab {
     pub fn next_name(&self) -> String {
         let taken = |name: &str| {
             self.config.disks.iter().any(|disk| disk.name == name)
-                || self.directory.join(format!("{name}.img")).exists()
+                || ["img", "overlay"].iter().any(|kind| self.directory.join(format!("{name}.{kind}")).exists())
         };
         (0..).map(|number| format!("disk-{number}")).find(|name| !taken(name)).expect("numbers do not end")
     }
@@ -401,9 +401,11 @@ impl Stack {
     /// As [`Stack::stop`]; what was found can be asked for afterwards. Gives the byte of the volume at which a check or
     /// repair would go on.
     pub fn stop_in_place(&mut self) -> Option<u64> {
+        // Asked now: what is under way is still finished, and a stopped array has no cursor any more.
+        let position = self.array().scrub_position().map(Lba::bytes);
         self.array_mut().stop();
         self.reactor.run(|array| array.is_stopped());
-        self.array().scrub_position().map(Lba::bytes)
+        position
     }
 }
 
@@ -422,7 +424,7 @@ fn open_disk(lab: &Lab, leaf: &mut Leaf, disk: &DiskConfig) -> Result<LabDisk, S
     let path = lab.path_of(&disk.path);
     let overlay = disk.overlay.as_ref().map(|overlay| lab.path_of(overlay));
     let mut found = LabDisk { name: disk.name.clone(), path, device: None, trouble: None };
-    match leaf.open(&found.path, overlay.as_deref(), false) {
+    match open_when_free(leaf, &found.path, overlay.as_deref()) {
         Ok(device) => found.device = Some(device),
         // A disk that is gone or broken is missing; one that somebody else holds, or that we may not write, must not be
         // worked around.
@@ -435,6 +437,24 @@ fn open_disk(lab: &Lab, leaf: &mut Leaf, disk: &DiskConfig) -> Result<LabDisk, S
         Err(error) => found.trouble = Some(error.to_string()),
     }
     Ok(found)
+}
+
+/// How long an image may still be held by a process that is gone.
+const RELEASE_MAX: Duration = Duration::from_secs(1);
+
+/// Opens an image. One that a killed process had is let go of only when the kernel has carried out what the process's
+/// `io_uring` had begun: until then it must not be touched, and soon it can be.
+#[allow(clippy::disallowed_methods, reason = "there is no file descriptor to wait on for a lock")]
+fn open_when_free(leaf: &mut Leaf, path: &Path, overlay: Option<&Path>) -> Result<DeviceId, StackError> {
+    let deadline = std::time::Instant::now() + RELEASE_MAX;
+    loop {
+        match leaf.open(path, overlay, false) {
+            Err(StackError::Image(ImageError::Locked { .. })) if std::time::Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn is_withheld(error: &ImageError) -> bool {

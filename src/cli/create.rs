@@ -236,7 +236,7 @@ fn build(
         let space = if args.sparse { Space::Sparse } else { Space::Preallocated };
         for path in paths.iter().map(|path| args.lab.join(path)) {
             check_stopped()?;
-            Image::create(&path, size, space).map_err(no_room)?;
+            Image::create(&path, size, space).map_err(|error| no_room(&error))?;
             made.push(path);
         }
     }
@@ -282,7 +282,7 @@ fn clear_unfinished(lab: &Path, manner: Manner) -> Result<(), Failure> {
     Ok(())
 }
 
-fn no_room(error: ImageError) -> Failure {
+fn no_room(error: &ImageError) -> Failure {
     let hint = match error {
         ImageError::NoSpace { .. } => ": give a smaller --size, or --sparse to take space only as it is written",
         _ => "",

@@ -153,7 +153,16 @@ struct Joining {
     name: String,
     device: DeviceId,
     candidate: Option<Candidate>,
-    made: Option<PathBuf>,
+    /// Files that are of no use if it does not join; `None` if the lab had it before.
+    undo: Option<Vec<PathBuf>>,
+}
+
+/// Forgets a disk that came for nothing.
+fn undo(stack: &mut Stack, disk: &Joining) -> Result<(), Failure> {
+    let Some(made) = &disk.undo else { return Ok(()) };
+    stack.detach(&disk.name)?;
+    remove_files(made);
+    Ok(())
 }
 
 /// Finds the disk that `word` means: one of the lab's, an image in its directory, any other file or device, or, if
@@ -168,7 +177,7 @@ fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool) -> Result<Join
             return Err(refused(&name, &ManageError::AlreadyAMember));
         }
         let candidate = judge(stack, &path, yes)?;
-        return Ok(Joining { name, device, candidate, made: None });
+        return Ok(Joining { name, device, candidate, undo: None });
     }
     let in_lab = PathBuf::from(format!("{name}.img"));
     let (name, path) = if stack.lab.path_of(&in_lab).exists() {
@@ -181,7 +190,8 @@ fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool) -> Result<Join
     let full = stack.lab.path_of(&path);
     let candidate = judge(stack, &full, yes)?;
     let device = stack.attach(&name, &path)?;
-    Ok(Joining { name, device, candidate, made: None })
+    let overlay = stack.lab.path_of(Path::new(&format!("{name}.overlay")));
+    Ok(Joining { name, device, candidate, undo: Some(vec![overlay]) })
 }
 
 /// What an image says about itself, if it was a member of this array. Anything else on it must not be lost unasked.
@@ -203,7 +213,10 @@ fn new_image(stack: &mut Stack) -> Result<Joining, Failure> {
     let full = stack.lab.path_of(&path);
     Image::create(&full, capacity, Space::Preallocated).map_err(|error| Failure::cannot(error.to_string()))?;
     match stack.attach(&name, &path) {
-        Ok(device) => Ok(Joining { name, device, candidate: None, made: Some(full) }),
+        Ok(device) => {
+            let overlay = stack.lab.path_of(Path::new(&format!("{name}.overlay")));
+            Ok(Joining { name, device, candidate: None, undo: Some(vec![overlay, full]) })
+        }
         Err(error) => {
             remove_files(&[full]);
             Err(error.into())
@@ -249,17 +262,18 @@ fn join(stack: &mut Stack, word: Option<&str>, spare: bool, yes: bool, manner: M
                 return Ok(disk.device);
             }
             Err(ManageError::CannotReturn(why)) => {
-                manner.hint(&format!("note: {why}: {} joins as a new disk", disk.name))
+                manner.hint(&format!("note: {why}: {} joins as a new disk", disk.name));
             }
-            Err(error) => return Err(refused(&disk.name, &error)),
+            Err(error) => {
+                undo(stack, &disk)?;
+                return Err(refused(&disk.name, &error));
+            }
         }
     }
-    let joined = join_as_new(stack, &disk.name, disk.device);
-    if let (Err(_), Some(made)) = (&joined, &disk.made) {
-        stack.detach(&disk.name)?;
-        remove_files(std::slice::from_ref(made));
+    if let Err(failure) = join_as_new(stack, &disk.name, disk.device) {
+        undo(stack, &disk)?;
+        return Err(failure);
     }
-    joined?;
     if !stack.array().is_syncing() {
         manner.hint(&format!("{} is a spare: it takes the place of the next disk that fails", disk.name));
     }
@@ -278,13 +292,18 @@ pub fn add(args: &AddArgs, manner: Manner) -> Outcome {
 pub fn re_add(args: &ReAddArgs, manner: Manner) -> Outcome {
     let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
     let outcome = joining_disk(&mut stack, Some(&args.disk), false).and_then(|disk| {
-        let Some(candidate) = &disk.candidate else {
-            return Err(Failure::cannot(format!(
-                "{}: it was not a member of this array; `raidlab add` adds it",
-                disk.name
-            )));
+        let returned = match &disk.candidate {
+            Some(candidate) => {
+                return_to_slot(&mut stack, disk.device, candidate).map_err(|error| refused(&disk.name, &error))
+            }
+            None => {
+                Err(Failure::cannot(format!("{}: it was not a member of this array; `raidlab add` adds it", disk.name)))
+            }
         };
-        return_to_slot(&mut stack, disk.device, candidate).map_err(|error| refused(&disk.name, &error))?;
+        if let Err(failure) = returned {
+            undo(&mut stack, &disk)?;
+            return Err(failure);
+        }
         Ok(settle(&mut stack, manner))
     });
     finish(stack, &args.lab.lab, outcome)

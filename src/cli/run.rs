@@ -8,6 +8,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::bars::Bar;
 use super::{Failure, Manner};
+use crate::block::Extent;
 use crate::raid::assemble::Remark;
 use crate::raid::control::Event;
 use crate::raid::sync::SyncProgress;
@@ -88,11 +89,32 @@ pub enum Ended {
 /// Reports what has happened to members while nobody looked.
 pub fn tell(stack: &mut Stack, manner: Manner) {
     let names = names_of(stack);
-    for event in stack.array_mut().drain_events() {
+    for event in merged(stack.array_mut().drain_events()) {
         if let Some(line) = event_line(event, manner, &names) {
             manner.hint(&line);
         }
     }
+}
+
+/// Sectors side by side are told of once.
+fn merged(events: Vec<Event>) -> Vec<Event> {
+    let mut told: Vec<Event> = Vec::new();
+    for event in events {
+        let grows = told.iter_mut().rev().find_map(|before| match (before, event) {
+            (Event::BadBlocks(of, had), Event::BadBlocks(device, more))
+            | (Event::Corrected(of, had), Event::Corrected(device, more))
+                if *of == device && had.end() == more.start =>
+            {
+                Some((had, more))
+            }
+            _ => None,
+        });
+        match grows {
+            Some((had, more)) => *had = Extent::new(had.start, had.length + more.length),
+            None => told.push(event),
+        }
+    }
+    told
 }
 
 fn names_of(stack: &Stack) -> Vec<(crate::block::DeviceId, String)> {
@@ -105,7 +127,7 @@ pub fn until(stack: &mut Stack, manner: Manner, stop: &AtomicBool, done: impl Fn
     let mut bar: Option<(&'static str, Bar)> = None;
     let mut ended = Ended::Done;
     stack.reactor.run(|array| {
-        for event in array.drain_events() {
+        for event in merged(array.drain_events()) {
             if let Some(line) = event_line(event, manner, &names) {
                 match &bar {
                     Some((_, bar)) => bar.note(&line),
@@ -130,6 +152,9 @@ fn show(bar: &mut Option<(&'static str, Bar)>, progress: Option<SyncProgress>, m
         other => other,
     };
     if bar.as_ref().is_none_or(|(shown, _)| *shown != what) {
+        if manner.verbose {
+            manner.hint(&format!("RebuildStarted: {what}"));
+        }
         *bar = Some((what, Bar::new(what, progress.total, manner.quiet)));
     }
     if let Some((_, bar)) = bar {
@@ -145,7 +170,7 @@ fn event_line(event: Event, manner: Manner, names: &[(crate::block::DeviceId, St
     Some(match event {
         Event::Fail(device) => format!("Fail: {}", name(device)),
         Event::FailSpare(device) => format!("FailSpare: {}", name(device)),
-        Event::RebuildStarted(device) if manner.verbose => format!("RebuildStarted: {}", name(device)),
+        Event::RebuildStarted(device) if manner.verbose => format!("filling {}", name(device)),
         Event::SpareActive(device) => format!("SpareActive: {}", name(device)),
         Event::BadBlocks(device, extent) => {
             format!("bad blocks: {} sectors at {} of {}", extent.length.0, extent.start.0, name(device))

@@ -139,7 +139,7 @@ impl Lab {
     }
 
     /// Copies the images of the lab into a directory beside it, and forgets the lab.
-    pub fn into_images(&self, directory: &str) -> Vec<String> {
+    pub fn move_images(&self, directory: &str) -> Vec<String> {
         let target = self.around().join(directory);
         fs::create_dir(&target).expect("there is none yet");
         let images: Vec<String> = self.names().into_iter().filter(|name| name.ends_with(".img")).collect();
