@@ -6,15 +6,27 @@
 //! all of it. `tools/test` sets these.
 #![allow(clippy::disallowed_methods, reason = "stories run programs in real time, under time limits")]
 
+mod blocks;
+mod from_md;
+mod grub;
 mod harness;
 mod layers;
 mod md;
 mod support;
+mod to_md;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let stories = [harness::trials(), layers::trials(), md::trials()];
+    let stories = [
+        harness::trials(),
+        layers::trials(),
+        md::trials(),
+        to_md::trials(),
+        from_md::trials(),
+        grub::trials(),
+        blocks::trials(),
+    ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "a vocabulary: not every word is in use at every time")]
 
 pub mod cli;
+pub mod lab;
 pub mod process;
 pub mod sample;
+pub mod shape;
 pub mod story;
 pub mod tools;
 pub mod uml;
