@@ -7,18 +7,32 @@
 #![allow(clippy::disallowed_methods, reason = "stories run programs in real time, under time limits")]
 
 mod bad_input;
+mod blocks;
 mod crash;
+mod from_md;
+mod grub;
 mod harness;
 mod labs;
 mod layers;
 mod md;
 mod support;
+mod to_md;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let arguments = libtest_mimic::Arguments::from_args();
-    let stories =
-        [bad_input::trials(), crash::trials(), harness::trials(), labs::trials(), layers::trials(), md::trials()];
+    let stories = [
+        harness::trials(),
+        layers::trials(),
+        labs::trials(),
+        bad_input::trials(),
+        crash::trials(),
+        md::trials(),
+        to_md::trials(),
+        from_md::trials(),
+        grub::trials(),
+        blocks::trials(),
+    ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

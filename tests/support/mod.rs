@@ -5,6 +5,8 @@ pub mod cli;
 pub mod lab;
 pub mod process;
 pub mod sample;
+pub mod shape;
 pub mod story;
 pub mod tools;
+pub mod twin;
 pub mod uml;

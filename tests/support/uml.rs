@@ -54,7 +54,7 @@ pub struct Verdict {
 impl Array {
     /// An array that is made over `images` by `mdadm --create` with `arguments` (`--level=5`,
     /// `--raid-devices=3`, …; metadata is 1.2 unless they say otherwise). An image called `missing` is none.
-    pub fn create(name: &str, images: &[PathBuf], arguments: &[&str]) -> Array {
+    pub fn create<A: Display>(name: &str, images: &[PathBuf], arguments: &[A]) -> Array {
         Array::begin(name, images).step("create", arguments)
     }
 
@@ -62,6 +62,11 @@ impl Array {
     /// `--readonly`, …).
     pub fn assemble(name: &str, images: &[PathBuf], arguments: &[&str]) -> Array {
         Array::begin(name, images).step("assemble", arguments)
+    }
+
+    /// As [`Array::create`]; the last image is the write journal.
+    pub fn create_journalled(name: &str, images: &[PathBuf], arguments: &[&str]) -> Array {
+        Array::begin(name, images).step("create_journalled", arguments)
     }
 
     fn begin(name: &str, images: &[PathBuf]) -> Array {
@@ -129,6 +134,22 @@ impl Array {
     /// Replaces a member by a spare of the array.
     pub fn replace(self, member: usize, spare: usize) -> Array {
         self.step("replace", &[member, spare])
+    }
+
+    /// Replaces a member by a spare of the array and lets the copy go as far as `sectors` of the member, a
+    /// multiple of the chunk.
+    pub fn replace_until(self, member: usize, spare: usize, sectors: u64) -> Array {
+        self.step("replace_until", &[member as u64, spare as u64, sectors])
+    }
+
+    /// Begins a reshape to `devices` members, of which the last are spares yet, and stops the array on its way.
+    pub fn grow(self, devices: usize) -> Array {
+        self.step("grow", &[devices])
+    }
+
+    /// Puts `sectors` sectors of a member, from its sector `at` on, into its bad-block log.
+    pub fn bad_block(self, member: usize, at: u64, sectors: u64) -> Array {
+        self.step("bad_block", &[member as u64, at, sectors])
     }
 
     /// Runs a check and counts its mismatches; nothing on levels without redundancy.

@@ -4,10 +4,11 @@
 # between tabs, `-` where there is nothing to say. After a problem the steps that remain are skipped.
 
 modules() {
+    export IMSM_NO_PLATFORM=1 IMSM_DEVNAME_AS_SERIAL=1 # mdadm makes Intel's format on any disk
     mkdir -p /run/lib
     ln -sfn /usr/lib/uml/modules /run/lib/modules # the host has no /lib/modules for this kernel
     local module
-    for module in loop raid0 raid1 raid10 raid456; do modprobe -d /run $module || return; done
+    for module in loop linear raid0 raid1 raid10 raid456; do modprobe -d /run $module || return; done
     echo 0 > /sys/module/md_mod/parameters/start_ro
     echo 4000000 | tee /proc/sys/dev/raid/speed_limit_min > /proc/sys/dev/raid/speed_limit_max
     mkfifo /run/never
@@ -61,12 +62,19 @@ end() {
         local device
         for device in "${devices[@]}"; do [ $device = missing ] || losetup --detach $device; done
     fi
-    printf 'verdict\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" $level $sectors "${degraded:-0}" $mismatches $md5 \
+    printf 'verdict\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$name" "${level:--}" $sectors "${degraded:-0}" $mismatches $md5 \
         "$(tr -s '\t\n' '  ' <<< "${problem:--}")"
 }
 
 create() { # --level=.. --raid-devices=.. ...
-    mdadm --create $md --run --metadata=1.2 "$@" "${devices[@]}"
+    local metadata=--metadata=1.2
+    case " $* " in *" --metadata="*) metadata= ;; esac
+    mdadm --create $md --run $metadata "$@" "${devices[@]}"
+}
+
+# As create; the last device is the write journal.
+create_journalled() {
+    mdadm --create $md --run --metadata=1.2 "$@" "${devices[@]::${#devices[@]}-1}" --write-journal "${devices[-1]}"
 }
 
 assemble() { # [--force] [--readonly] ...
@@ -120,6 +128,26 @@ add_until() { # MEMBER SECTORS
     echo "$2" > $sys/sync_max && add "$1" && reaches "$2"
 }
 
+# The replacement that begins goes as far as SECTORS of the members and stays there.
+replace_until() { # MEMBER SPARE SECTORS
+    echo "$3" > $sys/sync_max && replace "$1" "$2" && reaches "$3"
+}
+
+# A reshape to one member more begins, and is stopped on its way.
+grow() { # DEVICES
+    echo 100 | tee /proc/sys/dev/raid/speed_limit_min > /proc/sys/dev/raid/speed_limit_max
+    mdadm --grow $md --raid-devices="$1"
+    local code=$?
+    mdadm --stop $md || code=1
+    echo 4000000 | tee /proc/sys/dev/raid/speed_limit_min > /proc/sys/dev/raid/speed_limit_max
+    return $code
+}
+
+# Sectors of a member, counted from its beginning, that cannot be read.
+bad_block() { # MEMBER SECTOR COUNT
+    echo "$2 $3" > $sys/dev-${devices[$1]##*/}/bad_blocks
+}
+
 # The beginning of FILE, as much as fits, from MiB AT on.
 fill() { # FILE [AT]
     local bytes=$(($(get /sys/block/md$number/size) * 512 - ${2:-0} * 1048576))
@@ -127,8 +155,10 @@ fill() { # FILE [AT]
 }
 
 # From now on the array stays active and its bitmap bits stay set; `end` leaves it running for the power cut.
+is_clean() { [ "$(get $sys/array_state)" = clean ]; }
 stay_dirty() {
     left_dirty=yes
+    until_true 50 is_clean || return # a timer set by earlier writes would fire in spite of what follows
     echo 0 > $sys/safe_mode_delay
     [ ! -e $sys/bitmap/time_base ] || echo 1000 > $sys/bitmap/time_base
 }
