@@ -35,7 +35,7 @@
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`cli`] | one file a command |
 //!
-//! Dependencies point one way: `cli → {bench, sim} → {stack, reactor} → {disk, raid} → {block, parity}`. The story
+//! Dependencies point one way: `cli → {bench, sim} → stack → {reactor, disk, raid} → {block, parity}`. The story
 //! `layers` in `tests/` reads the imports and fails on any other edge.
 //!
 //! # What holds everywhere

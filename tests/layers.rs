@@ -22,8 +22,9 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("fabric", &["block", "nbd"]),
     ("multipath", &["block"]),
     ("config", &["block"]),
-    ("stack", &["config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
-    ("reactor", &["disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
+    // A stack is an array with the reactor that drives it.
+    ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
+    ("reactor", &["block"]),
     ("bench", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("sim", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("export", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | where | [`level`], [`geometry`] |
 //! | what to do | [`plan`], [`compute`] |
-//! | doing it | [`array`] (requests in and out), [`band`] and `executor` (one rectangle of a stripe), [`locks`], [`sync`] |
+//! | doing it | [`mod@array`] (requests in and out), [`band`] and `executor` (one rectangle of a stripe), [`locks`], [`sync`] |
 //! | who takes part | [`member`], [`control`], `manage`, [`assemble`], [`create`] |
 //! | on disk | [`superblock`], [`probe`], [`member_layout`], [`bitmap_super`], [`write_intent`], [`bad_blocks`] |
 

@@ -7,7 +7,7 @@
 //!
 //! [`SimBank`] is the disks, with volatile caches and an event heap. [`Oracle`] knows what each
 //! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
-//! replays a [`workload`] of client operations. [`array`] puts a RAID array between them, and [`powercut`] cuts its power
+//! replays a [`workload`] of client operations. [`mod@array`] puts a RAID array between them, and [`powercut`] cuts its power
 //! at every event. Nothing here reads a clock or starts a thread.
 
 pub mod array;
