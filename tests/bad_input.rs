@@ -253,7 +253,7 @@ fn any_field_of_a_superblock_may_hold_garbage(mut sample: Sample) {
         let images = lab.move_images("i");
         let read = |image: &String| fs::read(lab.around().join(image)).expect("it is there");
         let pristine: Vec<Vec<u8>> = images.iter().map(read).collect();
-        for case in 0..sample::count(14, 500) {
+        for case in 0..sample::count(14, 150) {
             let in_all = sample.below(3) == 0;
             let mut what = format!("{shape}, case {case}, in all: {in_all}");
             let victim = sample.below(images.len() as u64) as usize;

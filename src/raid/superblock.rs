@@ -44,6 +44,8 @@ pub const MEMBER_SECTORS_MIN: Sectors = Sectors(24);
 
 /// Where mdadm adds a bitmap behind a 1.0 superblock, it has 3 KiB.
 const BITMAP_BEHIND: Sectors = Sectors(6);
+/// More updates than any array lives to see: there is always room to count one more.
+const EVENTS_MAX: u64 = u64::MAX / 2;
 const ROLES_AT: usize = 256;
 const CHECKSUM_AT: usize = 216;
 const IN_SYNC: u64 = u64::MAX;
@@ -541,6 +543,9 @@ impl Superblock {
         if self.dev_number as usize >= self.roles.len() {
             return Err(implausible("dev_number", self.dev_number));
         }
+        if self.events > EVENTS_MAX {
+            return Err(implausible("events", self.events));
+        }
         if !matches!(self.level, -5 | -4 | -1 | 0 | 1 | 4 | 5 | 6 | 10) {
             return Err(implausible("level", self.level));
         }
@@ -907,6 +912,7 @@ mod tests {
         assert_eq!(implausible("r5-0", 80, 30_721, 8), "size");
         assert_eq!(implausible("r5-0", 136, 9, 8), "data_size");
         assert_eq!(implausible("r5-0", 160, 128, 4), "dev_number");
+        assert_eq!(implausible("r5-0", 200, u64::MAX, 8), "events");
         assert_eq!(implausible("r5-0", 208, 30_721, 8), "resync_offset");
         assert_eq!(implausible("r5rec-3", 152, 1 << 40, 8), "recovery_offset");
         assert_eq!(implausible("r5-0", 256, 4, 2), "dev_roles");
