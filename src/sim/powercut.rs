@@ -262,7 +262,7 @@ impl Story {
         drop(replay);
         self.told = told;
         let more = more?;
-        if self.lab.world.events() % 4 == 0 {
+        if self.lab.world.events().is_multiple_of(4) {
             self.lab.check()?;
         }
         if self.lab.array().is_failed() && self.lab.shape().level != crate::raid::level::Level::Raid0 {
