@@ -127,8 +127,11 @@ impl Copies<'_> {
             Intent::Read(chunks) => Ok(Plan { reads: self.sources(chunks)?, ..Plan::NOTHING }),
             Intent::Write(chunks) => self.write(chunks),
             Intent::Recover(targets) => {
-                let chunks = targets.iter().map(|column| self.chunk(column)).collect();
-                Ok(Plan { reads: self.sources(chunks)?, writes: targets, ..Plan::NOTHING })
+                // What is there is copied from itself: a replacement must be like the member beside it, also where a
+                // crash has left other copies different.
+                let copied = targets & self.health.readable;
+                let chunks = (targets - copied).iter().map(|column| self.chunk(column)).collect();
+                Ok(Plan { reads: copied | self.sources(chunks)?, writes: targets, ..Plan::NOTHING })
             }
             Intent::Resync => {
                 let reads = self.sources(self.chunks())?;

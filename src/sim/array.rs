@@ -269,6 +269,14 @@ impl Lab {
         rows
     }
 
+    /// Whether parity is in doubt somewhere, and a member is missing that it may be needed for.
+    pub fn is_dirty_and_degraded(&self) -> bool {
+        let (array, capacity) = (self.array(), self.world.oracle.capacity().0);
+        array.geometry().parity_count() > 0
+            && !array.degraded().is_empty()
+            && (0..capacity).any(|lba| !array.is_trusted_at(Lba(lba)))
+    }
+
     /// Whether any of these rows was in doubt when the array was forced.
     pub fn is_accepted(&self, index: StripeIndex, rows: Range<u64>) -> bool {
         rows.into_iter().any(|row| self.accepted.contains(&(index, row)))

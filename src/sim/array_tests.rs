@@ -45,6 +45,12 @@ fn lives_that_ended_badly_once_end_well() {
     lives([1033, 1053, 1087, 1158, 1184, 1215, 1223, 6198, 6807, 6836].into_iter(), Effort::SAMPLE);
 }
 
+/// A replacement was filled from another copy than the member beside it, which a crash had left different.
+#[test]
+fn a_replacement_is_like_the_member_beside_it() {
+    lives([60389].into_iter(), Effort { every: 11, ..Effort::SAMPLE });
+}
+
 #[test]
 fn a_life_is_the_same_twice() {
     for seed in [3, 8] {

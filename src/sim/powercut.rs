@@ -76,6 +76,8 @@ pub enum Failed {
     Refused(AssembleError),
     /// It was refused as dirty and degraded, and was not degraded.
     RefusedForNothing(AssembleError),
+    /// It started, dirty and degraded.
+    NotRefused,
     /// Background work does not come to its end.
     Endless,
     /// Spares wait while slots are empty.
@@ -449,6 +451,8 @@ impl Story {
             if !was_degraded {
                 return Err(Failed::RefusedForNothing(error));
             }
+        } else if fork.is_dirty_and_degraded() {
+            return Err(Failed::NotRefused);
         }
         let told = std::mem::take(&mut self.told);
         let (seed, shape, event) = (self.summary.seed, self.summary.shape, self.lab.world.events());
@@ -489,9 +493,19 @@ impl Story {
 
 /// What is done with an array that comes back from a power cut.
 fn aftermath(fork: &mut Lab, choose: &mut Rng) -> Result<u64, Failed> {
-    match choose.below(3) {
+    match choose.below(4) {
         0 => recover(fork)?,
         1 => fork.world.read_all(EVENTS_MAX)?,
+        // What was read once must not change when the disk it came from is gone.
+        2 => {
+            let sets = fork.losable();
+            submit_all_reads(fork, choose);
+            fork.world.run_until_idle(EVENTS_MAX)?;
+            if !sets.is_empty() {
+                fork.excuse_accepted();
+                fork.lose(sets[choose.below(sets.len() as u64) as usize]);
+            }
+        }
         _ => {
             let limits = fork.array().limits(VOLUME);
             for op in Mix::of_all(&limits).draw(&limits, 6, choose) {
@@ -594,6 +608,7 @@ impl fmt::Display for Failed {
             }
             Failed::Refused(error) => write!(f, "it does not assemble: {error}"),
             Failed::RefusedForNothing(error) => write!(f, "it is refused and was not degraded: {error}"),
+            Failed::NotRefused => f.write_str("a dirty and degraded parity array was started without being forced"),
             Failed::Endless => f.write_str("background work does not come to its end"),
             Failed::IdleSpare(device) => write!(f, "spare {} waits while a slot is empty", device.0),
             Failed::Mismatch { stripe, row } => write!(f, "check finds a mismatch in stripe {}, row {row}", stripe.0),
