@@ -15,6 +15,7 @@ mod harness;
 mod labs;
 mod layers;
 mod md;
+mod powercut;
 mod support;
 mod to_md;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         bad_input::trials(),
         crash::trials(),
         md::trials(),
+        powercut::trials(),
         to_md::trials(),
         from_md::trials(),
         grub::trials(),

@@ -207,6 +207,9 @@ pub fn wait(args: &WaitArgs, manner: Manner) -> Outcome {
             args.lab.lab.display()
         )));
     }
+    if degraded && !blocked {
+        manner.hint(&format!("the array stays degraded: `raidlab add {}` gives it a new disk", args.lab.lab.display()));
+    }
     if blocked {
         manner.hint("part of the array stays without redundancy: its parity was never made to agree with the data since a crash");
     }

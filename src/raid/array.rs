@@ -192,6 +192,14 @@ impl<B: Bank> Array<B> {
         self.control.is_trusted(index, &(row..row + 1))
     }
 
+    /// Whether the bitmap marks the region of a sector of the volume as dirty.
+    pub fn is_marked_dirty(&self, lba: Lba) -> bool {
+        let (index, offset) = self.geometry.locate(lba);
+        let row = offset.0 % self.geometry.stripe(index).rows.0;
+        let place = self.geometry.sync_range(index, row..row + 1).start;
+        self.control.bitmap.as_ref().is_some_and(|bitmap| bitmap.dirty().any(|range| range.contains(&place)))
+    }
+
     /// Stripes and rows in which something is under way.
     pub fn rows_under_way(&self) -> impl Iterator<Item = (StripeIndex, Range<u64>)> + '_ {
         self.bands.iter().map(|(_, band)| (band.index, band.rows.clone()))

@@ -329,11 +329,14 @@ fn check_agreement(candidates: &[Candidate], newest: usize) -> Result<(), Assemb
             let (expected, found) = (a.set_uuid, b.set_uuid);
             return Err(AssembleError::OtherArray { first: first.device, expected, device: other.device, found });
         }
+        // md rounds a RAID10's size down to what it uses when it first writes the superblocks; a member that was away by
+        // then still has the old one, and is left out for being behind.
+        let current = b.events + 1 >= a.events;
         let disagreement = [
             ("creation time", a.created != b.created),
             ("level", a.level != b.level),
             ("layout", a.layout != b.layout),
-            ("member size", a.size != b.size),
+            ("member size", a.size != b.size && current),
             ("chunk", a.chunk != b.chunk),
             ("number of disks", a.raid_disks != b.raid_disks),
         ];
@@ -341,10 +344,14 @@ fn check_agreement(candidates: &[Candidate], newest: usize) -> Result<(), Assemb
             return Err(AssembleError::Disagree { first: first.device, device: other.device, field });
         }
     }
-    let mut numbers: BTreeMap<(u32, DeviceUuid), DeviceId> = BTreeMap::new();
+    let mut identities: BTreeMap<DeviceUuid, DeviceId> = BTreeMap::new();
+    let mut numbers: BTreeMap<(u32, u64), DeviceId> = BTreeMap::new();
     for other in candidates {
-        let number = other.superblock.dev_number;
-        if let Some(first) = numbers.insert((number, other.superblock.device_uuid), other.device) {
+        let Superblock { dev_number: number, events, device_uuid, .. } = other.superblock;
+        let same_identity = identities.insert(device_uuid, other.device);
+        // A number is given anew after a removal, but the old bearer's events stand still then.
+        let same_number = numbers.insert((number, events), other.device);
+        if let Some(first) = same_identity.or(same_number) {
             return Err(AssembleError::SameMember { first, second: other.device, number });
         }
     }

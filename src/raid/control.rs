@@ -342,7 +342,7 @@ impl Control {
 
     // ---- what happens to members ----
 
-    /// A device failed, or was failed. `survives` says in the answer whether the array does.
+    /// A device failed, or was failed. `flush_failed`: what it acknowledged since its last good flush may be gone.
     pub(super) fn fail(&mut self, device: DeviceId, flush_failed: bool) {
         let Some(member) = self.members.get(device) else { return };
         let place = member.place;
@@ -742,7 +742,7 @@ impl Control {
         superblock.replacement = matches!(member.place, Place::Replacement(_));
         let recovery = watermark.map(|offset| Recovery { offset: Sectors(offset), by_bitmap: member.by_bitmap });
         superblock.recovery = recovery.filter(|_| member.serves());
-        superblock.corrected_reads = u32::try_from(member.errors.corrected).unwrap_or(u32::MAX);
+        superblock.corrected_reads = member.corrected_reads();
         if let Some(log) = &mut superblock.bad_block_log {
             log.present |= update.bad_blocks.iter().any(|(of, ..)| *of == device);
         }

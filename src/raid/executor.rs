@@ -511,6 +511,8 @@ impl<B: Bank> Array<B> {
                     worn_out = member.errors.corrected > READ_ERRORS_MAX;
                 }
                 self.control.note(Event::Corrected(device, sectors));
+                // The count stands in its superblock.
+                self.control.announce();
                 if worn_out {
                     self.control.fail(device, false);
                 }

@@ -58,6 +58,8 @@ pub struct Member {
     pub joining: bool,
     /// What went wrong on it.
     pub errors: ErrorCounts,
+    /// Read errors that were mended before the array was started.
+    pub(super) corrected_before: u32,
 }
 
 impl Member {
@@ -66,6 +68,7 @@ impl Member {
         Member {
             device,
             place,
+            corrected_before: superblock.corrected_reads,
             superblock,
             bad: BadBlocks::new(),
             stale: RangeSet::new(),
@@ -98,6 +101,11 @@ impl Member {
     /// Whether it holds all it should, bad blocks apart.
     pub fn is_in_sync(&self) -> bool {
         matches!(self.place, Place::Slot(_)) && self.stale.is_empty()
+    }
+
+    /// Read errors that were ever mended on it, as its superblock counts them.
+    pub fn corrected_reads(&self) -> u32 {
+        self.corrected_before.saturating_add(u32::try_from(self.errors.corrected).unwrap_or(u32::MAX))
     }
 
     /// Whether it was being filled, and is full.

@@ -2,7 +2,7 @@
 
 use super::array::{Lab, Shape};
 use super::powercut::{Effort, run, run_on};
-use super::{Failure, Rng, Rule};
+use super::{CacheLoss, Failure, Rng, Rule};
 use crate::block::{DeviceId, Durability, Extent, Lba, Sectors};
 use crate::raid::geometry::Slot;
 use crate::raid::level::{Layout, Level};
@@ -151,4 +151,31 @@ fn a_spare_that_fails_is_followed_by_the_next() {
     assert_eq!(lab.array().members().get(DeviceId(5)).unwrap().place, Place::Faulty);
     assert!(lab.array().degraded().is_empty());
     assert_eq!(unreadable(&lab), Vec::<u64>::new());
+}
+
+/// A region is written once, then left alone while others are written without a pause and without a flush: the array stays
+/// dirty, so nothing but the bitmap's daemon has reason to flush. What it cleared must survive the power.
+#[test]
+fn a_bit_is_cleared_only_when_its_region_is_on_the_medium() {
+    let (level, layout) = (Level::Raid5, Layout::default_of(Level::Raid5));
+    let shape = Shape { level, layout, disks: 4, spares: 0, member: Sectors(128), bitmap: Some(Sectors(32)) };
+    let mut lab = Lab::new(shape, 1);
+    let (left_alone, busy) = (Extent::new(Lba(0), Sectors(8)), Extent::new(Lba(300), Sectors(64)));
+    let write = |lab: &mut Lab, extent| {
+        lab.world.submit_write(extent, Durability::Volatile);
+        lab.world.run_until_idle(EVENTS_MAX).unwrap();
+    };
+    write(&mut lab, left_alone);
+    let marked = |lab: &Lab| lab.array().is_marked_dirty(left_alone.start);
+    assert!(marked(&lab));
+    while marked(&lab) || lab.array().is_recording() {
+        write(&mut lab, busy);
+    }
+    for seed in 0..32 {
+        let mut choose = Rng::new(seed, 1);
+        let (mut cut, refusal) = lab.clone().cut_power(CacheLoss::PerDisk, &mut choose).unwrap();
+        assert_eq!(refusal, None);
+        recover(&mut cut);
+        cut.check().unwrap_or_else(|failed| panic!("seed {seed}: {failed}"));
+    }
 }
