@@ -1,9 +1,12 @@
 //! Arrays in the simulator: power cuts, and faults told one by one.
 
+use std::time::Duration;
+
 use super::array::{Lab, Shape};
 use super::powercut::{Effort, run, run_on};
 use super::{CacheLoss, Failure, Rng, Rule};
 use crate::block::{DeviceId, Durability, Extent, Lba, Sectors};
+use crate::disk::FaultKind;
 use crate::raid::geometry::Slot;
 use crate::raid::level::{Layout, Level};
 use crate::raid::member::Place;
@@ -165,6 +168,9 @@ fn a_bit_is_cleared_only_when_its_region_is_on_the_medium() {
         lab.world.submit_write(extent, Durability::Volatile);
         lab.world.run_until_idle(EVENTS_MAX).unwrap();
     };
+    // Slow disks, so that the daemon comes round after some hundred writes.
+    let (disk, now) = (lab.disks()[0], lab.world.now());
+    lab.array_mut().bank_mut().arm(disk, FaultKind::Latency(Duration::from_millis(40)).into(), now).unwrap();
     write(&mut lab, left_alone);
     let marked = |lab: &Lab| lab.array().is_marked_dirty(left_alone.start);
     assert!(marked(&lab));
