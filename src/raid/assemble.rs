@@ -16,7 +16,7 @@ use thiserror::Error;
 use super::bad_blocks::{BadBlocks, BadBlocksError};
 use super::bitmap_super::{BitmapError, BitmapHeader, BitmapImage, BitmapVerdict};
 use super::control::Start;
-use super::geometry::{Geometry, GeometryConfig, GeometryError, MemberSizes, Slot};
+use super::geometry::{Geometry, GeometryConfig, GeometryError, MEMBERS_MOST, MemberSizes, Slot};
 use super::level::{Layout, LayoutError, Level, LevelError};
 use super::member::{Member, Members, Place};
 use super::probe::{ProbeError, Refusal, probe};
@@ -473,6 +473,9 @@ fn geometry_of(
     chosen: &BTreeMap<DeviceId, Choice>,
 ) -> Result<Geometry, AssembleError> {
     let raid_disks = newest.raid_disks as usize;
+    if raid_disks > MEMBERS_MOST {
+        return Err(GeometryError::Disks { level, disks: raid_disks, fewest: 1 }.into());
+    }
     let number = if level == Level::Raid0 && !newest.raid0_layout { 0 } else { newest.layout };
     let layout = Layout::from_md(level, number)?;
     let member_sizes = if level == Level::Raid0 {
@@ -485,7 +488,7 @@ fn geometry_of(
             }
         }
         let missing: SlotSet =
-            sizes.iter().enumerate().filter(|(_, size)| size.is_none()).map(|(slot, _)| slot).take(64).collect();
+            sizes.iter().enumerate().filter(|(_, size)| size.is_none()).map(|(slot, _)| slot).collect();
         let Some(sizes) = sizes.into_iter().collect() else {
             let present = raid_disks - missing.len();
             return Err(AssembleError::TooFew { present, raid_disks, missing, stale: Vec::new() });

@@ -115,6 +115,7 @@ struct Update {
     superblocks: bool,
     pages: Vec<(usize, Vec<u8>)>,
     resync: ResyncOffset,
+    resynced_to: Option<u64>,
     /// How far the devices that serve are filled, of what a flush covers.
     watermarks: Vec<(DeviceId, Option<u64>)>,
     /// The bad-block logs to write.
@@ -160,6 +161,8 @@ pub struct Control {
     dirty_epoch: Epoch,
     /// The last failure or bad block; writes are acknowledged only when it is on record.
     record_epoch: Epoch,
+    /// From where on redundancy is in doubt as far as is on record.
+    resync_recorded: Option<u64>,
     /// Members are one event behind since before the start: they are brought up to the others first.
     catching_up: bool,
     writes_inflight: u64,
@@ -189,6 +192,7 @@ impl Control {
             active: false,
             dirty_epoch: Epoch(0),
             record_epoch: Epoch(0),
+            resync_recorded: None,
             catching_up: false,
             writes_inflight: 0,
             now: Instant::START,
@@ -205,6 +209,7 @@ impl Control {
         if !control.geometry.survives(control.missing()) {
             control.mode = Mode::Failed;
         }
+        control.resync_recorded = control.untrusted.first().map(|range| range.start);
         control.catching_up = control.mode == Mode::Running && control.redundant() && !control.behind().is_empty();
         control
     }
@@ -566,9 +571,10 @@ impl Control {
             self.events += 1;
         }
         let events = wanted.superblocks.then_some(self.events);
-        let resync = match self.untrusted.first() {
+        let resynced_to = self.resynced_to(wanted.flush);
+        let resync = match resynced_to {
             _ if self.active => ResyncOffset::From(Sectors::ZERO),
-            Some(range) => ResyncOffset::From(Sectors(range.start)),
+            Some(from) => ResyncOffset::From(Sectors(from)),
             None => ResyncOffset::InSync,
         };
         self.update = Some(Update {
@@ -577,6 +583,7 @@ impl Control {
             superblocks: wanted.superblocks,
             pages: self.bitmap.as_mut().map(|bitmap| bitmap.start_update(events)).unwrap_or_default(),
             resync,
+            resynced_to,
             watermarks: self.watermarks(wanted.flush),
             bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
             flush_failed: false,
@@ -588,6 +595,13 @@ impl Control {
             }
         }
         self.advance();
+    }
+
+    /// From where on redundancy is in doubt, as the superblocks may say it: without a flush, nothing better than they
+    /// say already.
+    fn resynced_to(&self, flush: bool) -> Option<u64> {
+        let now = self.untrusted.first().map(|range| range.start);
+        if flush { now } else { [now, self.resync_recorded].into_iter().flatten().min() }
     }
 
     /// What the superblocks may say of recovery: without a flush, nothing new.
@@ -638,6 +652,7 @@ impl Control {
                     }
                 }
                 Stage::Superblocks => {
+                    self.resync_recorded = update.resynced_to;
                     self.update = None;
                     // A member that failed meanwhile may have missed it, and until that is on record it counts for as
                     // much as the others: should it come back, its word would stand against theirs.

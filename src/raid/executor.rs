@@ -47,6 +47,11 @@ impl<B: Bank> Array<B> {
             Ok(plan) => {
                 let band = &mut self.bands[key];
                 band.settle = settle;
+                if settle {
+                    // What is returned once must be what is returned ever after, also if the power goes next and
+                    // takes the copy that was read with it.
+                    band.durability = Durability::Fua;
+                }
                 band.plan = plan;
                 self.read_for(key);
             }
