@@ -19,7 +19,7 @@ use smallvec::SmallVec;
 
 use super::compute::Known;
 use super::control::Epoch;
-use super::geometry::{Geometry, Stripe, StripeIndex};
+use super::geometry::{Geometry, Role, Stripe, StripeIndex};
 use super::locks::Access;
 use super::plan::{Intent, Parity, Plan};
 use super::set::{ChunkSet, ColumnSet};
@@ -241,12 +241,17 @@ impl Band {
         Sectors(self.rows.end - self.rows.start)
     }
 
+    /// The columns that hold a data chunk: one, or all its copies.
+    pub(super) fn columns_of(&self, chunk: usize) -> ColumnSet {
+        let holds = |role: Role| matches!(role, Role::Data { index, .. } if usize::from(index) == chunk);
+        let columns = self.stripe.columns.iter().enumerate();
+        columns.filter(|(_, column)| holds(column.role)).map(|(at, _)| at).collect()
+    }
+
     /// The column a chunk's bytes were read in or reconstructed to.
     pub(super) fn source_of(&self, chunk: usize) -> usize {
-        use super::geometry::Role;
-        let holds = |column: &usize| matches!(self.stripe.columns[*column].role, Role::Data { index, .. } if usize::from(index) == chunk);
-        (0..self.known.len())
-            .filter(holds)
+        self.columns_of(chunk)
+            .iter()
             .find(|column| self.known[*column].is_some())
             .expect("what was read or recovered is known")
     }

@@ -101,8 +101,8 @@ impl<B: Bank> Array<B> {
         for part in 0..band.cargo.len() {
             let band = &mut self.bands[key];
             let chunk = band.cargo[part].0;
-            let holds = |column: &usize| matches!(band.stripe.columns[*column].role, Role::Data { index, .. } if usize::from(index) == chunk);
-            let column = band.plan.reads.iter().find(holds).expect("a plan reads a column for every chunk");
+            let copies = band.plan.reads & band.columns_of(chunk);
+            let column = copies.lowest().expect("a plan reads a column for every chunk");
             let Cargo::Up(buf) = &mut band.cargo[part].2 else { panic!("a read carries bytes up") };
             let buf = std::mem::take(buf);
             self.read_column(key, column, buf, Some(part));
@@ -222,9 +222,8 @@ impl<B: Bank> Array<B> {
         }
         let mut writes: SmallVec<[(usize, Bytes); 8]> = SmallVec::new();
         for (chunk, bytes) in &new {
-            let holds =
-                |column: &usize| matches!(roles[*column], Role::Data { index, .. } if usize::from(index) == *chunk);
-            writes.extend(plan.writes.iter().filter(holds).map(|column| (column, bytes.clone())));
+            let copies = plan.writes & band.columns_of(*chunk);
+            writes.extend(copies.iter().map(|column| (column, bytes.clone())));
         }
         match plan.parity {
             Parity::Keep => {}
