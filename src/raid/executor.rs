@@ -573,7 +573,7 @@ impl<B: Bank> Array<B> {
             // Parity there was never made to agree with the data since a crash: what it says of a lost column may
             // be wrong. It is left as it is, and the volume stays degraded there.
             Intent::Recover(_) | Intent::Resync => {
-                self.sync_blocked(key);
+                self.sync_blocked();
                 self.finish(key, Ok(()));
             }
             Intent::Read(_) | Intent::Write(_) | Intent::Check => self.finish(key, Err(IoError::Medium)),

@@ -590,7 +590,7 @@ impl<B: Bank> Array<B> {
     }
 
     /// A band could not be done because parity there is not trusted.
-    pub(super) fn sync_blocked(&mut self, _key: usize) {
+    pub(super) fn sync_blocked(&mut self) {
         self.sync.blocked = true;
     }
 
