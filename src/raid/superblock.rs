@@ -554,7 +554,8 @@ impl Superblock {
         }
         let chunk_fits = match self.level {
             0 => self.chunk > Sectors::ZERO && self.chunk <= self.data.length,
-            4 | 5 | 6 | 10 => self.chunk >= Sectors(8) && self.chunk.0.is_power_of_two() && self.chunk <= self.size,
+            // md itself wants a page (8 sectors); the simulator's stripes are smaller.
+            4 | 5 | 6 | 10 => self.chunk.0.is_power_of_two() && self.chunk <= self.size,
             _ => true,
         };
         if !chunk_fits {

@@ -29,7 +29,7 @@ pub type SimArray = Array<Fault<SimBank>>;
 
 /// Where data begins on every member.
 const METADATA: Sectors = Sectors(2048);
-/// The chunk of every array: small, so that requests cross stripes.
+/// The chunk of drawn arrays: small, so that requests cross stripes.
 const CHUNK: Sectors = Sectors(8);
 
 /// What an array is.
@@ -39,6 +39,8 @@ pub struct Shape {
     pub level: Level,
     /// Its layout.
     pub layout: Layout,
+    /// Its chunk.
+    pub chunk: Sectors,
     /// Slots.
     pub disks: usize,
     /// Spares from the start.
@@ -77,7 +79,7 @@ impl Shape {
         let member =
             if bitmap.is_some() || level == Level::Raid1 { Sectors(128) } else { Sectors(8 * rng.range(4..11)) };
         let spares = if redundant && rng.chance(40) { 1 } else { 0 };
-        Shape { level, layout, disks, spares, member, bitmap }
+        Shape { level, layout, chunk: CHUNK, disks, spares, member, bitmap }
     }
 
     fn model(&self) -> DiskModel {
@@ -108,7 +110,7 @@ impl Lab {
         let new = NewArray {
             level: shape.level,
             layout: shape.layout,
-            chunk: CHUNK,
+            chunk: shape.chunk,
             raid_disks: shape.disks,
             bitmap: shape.bitmap.is_some(),
             name: SetName::new("sim").expect("it is short"),

@@ -71,7 +71,7 @@ fn a_life_is_the_same_twice() {
 
 fn filled(level: Level, disks: usize, spares: usize, member: Sectors) -> Lab {
     let layout = Layout::default_of(level);
-    let mut lab = Lab::new(Shape { level, layout, disks, spares, member, bitmap: None }, 1);
+    let mut lab = Lab::new(Shape { level, layout, chunk: Sectors(8), disks, spares, member, bitmap: None }, 1);
     let capacity = lab.array().geometry().capacity();
     lab.world.submit_write(Extent::new(Lba(0), capacity), Durability::Volatile);
     lab.world.run_until_idle(EVENTS_MAX).unwrap();
@@ -168,7 +168,15 @@ fn a_spare_that_fails_is_followed_by_the_next() {
 #[test]
 fn a_bit_is_cleared_only_when_its_region_is_on_the_medium() {
     let (level, layout) = (Level::Raid5, Layout::default_of(Level::Raid5));
-    let shape = Shape { level, layout, disks: 4, spares: 0, member: Sectors(128), bitmap: Some(Sectors(32)) };
+    let shape = Shape {
+        level,
+        layout,
+        chunk: Sectors(8),
+        disks: 4,
+        spares: 0,
+        member: Sectors(128),
+        bitmap: Some(Sectors(32)),
+    };
     let mut lab = Lab::new(shape, 1);
     let (left_alone, busy) = (Extent::new(Lba(0), Sectors(8)), Extent::new(Lba(288), Sectors(8)));
     let write = |lab: &mut Lab, extent| {
