@@ -7,89 +7,29 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::powercut::Failed;
-use super::{CacheLoss, DiskModel, Rng, SimBank, World};
+use super::Failed;
+use super::shape::METADATA;
+use super::world::Waiting;
+use super::{CacheLoss, DiskModel, Rng, Shape, SimBank, World};
 use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
 use crate::raid::assemble::{AssembleError, AssembleOptions, Candidate, Remark, assemble};
 use crate::raid::bitmap_super::{BitmapHeader, BitmapImage};
 use crate::raid::compute::{Known, compare_copies, compare_parity};
-use crate::raid::create::{NewArray, NewDevice, create, joining};
+use crate::raid::create::{create, joining};
 use crate::raid::geometry::{Column, Role, Slot, Stripe, StripeIndex};
-use crate::raid::level::{Layout, Level};
 use crate::raid::manage::ManageError;
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::set::SlotSet;
-use crate::raid::superblock::{DeviceUuid, MemberRole, SetName, SetUuid, Timestamp};
+use crate::raid::superblock::MemberRole;
 use crate::raid::sync::SyncOptions;
 
 /// The array under test: over disks that can have every fault.
 pub type SimArray = Array<Fault<SimBank>>;
 
-/// Where data begins on every member.
-const METADATA: Sectors = Sectors(2048);
-/// The chunk of drawn arrays: small, so that requests cross stripes.
-const CHUNK: Sectors = Sectors(8);
-
-/// What an array is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Shape {
-    /// Its level.
-    pub level: Level,
-    /// Its layout.
-    pub layout: Layout,
-    /// Its chunk.
-    pub chunk: Sectors,
-    /// Slots.
-    pub disks: usize,
-    /// Spares from the start.
-    pub spares: usize,
-    /// Data sectors of each member.
-    pub member: Sectors,
-    /// What a bit of its bitmap covers, if it has one.
-    pub bitmap: Option<Sectors>,
-}
-
-impl Shape {
-    /// Any level and layout, 2 to 6 members, with or without bitmap and spares.
-    pub fn drawn(rng: &mut Rng) -> Shape {
-        let level = Level::ALL[rng.below(Level::ALL.len() as u64) as usize];
-        Shape::of(level, rng)
-    }
-
-    /// Any array of a level.
-    pub fn of(level: Level, rng: &mut Rng) -> Shape {
-        let (names, least): (&[&str], u64) = match level {
-            Level::Raid5 => (&["ls", "la", "rs", "ra", "parity-first", "parity-last"], 3),
-            Level::Raid6 => (&["ls", "la", "rs", "ddf-zero-restart", "ddf-N-continue", "left-symmetric-6"], 4),
-            Level::Raid10 => (&["n2", "f2", "o2", "n3", "f3"], 3),
-            Level::Raid4 => (&[""], 3),
-            Level::Raid0 | Level::Raid1 => (&[""], 2),
-        };
-        let name = names[rng.below(names.len() as u64) as usize];
-        let layout = if name.is_empty() {
-            Layout::default_of(level)
-        } else {
-            Layout::parse(level, name).expect("these layouts exist")
-        };
-        let disks = (least + rng.below(if level == Level::Raid1 { 2 } else { 7 - least })) as usize;
-        let redundant = level != Level::Raid0;
-        let bitmap = (redundant && rng.chance(50)).then(|| Sectors(8 << rng.below(3)));
-        let member =
-            if bitmap.is_some() || level == Level::Raid1 { Sectors(128) } else { Sectors(8 * rng.range(4..11)) };
-        let spares = if redundant && rng.chance(40) { 1 } else { 0 };
-        Shape { level, layout, chunk: CHUNK, disks, spares, member, bitmap }
-    }
-
-    fn model(&self) -> DiskModel {
-        DiskModel { cached_writes_max: 48, ..DiskModel::small(METADATA + self.member, METADATA) }
-    }
-
-    fn device(&self, device: DeviceId) -> NewDevice {
-        NewDevice { size: METADATA + self.member, uuid: DeviceUuid([device.0 as u8 + 1; 16]) }
-    }
-}
+/// Where the superblock of every member lies: 4 KiB from the start, as metadata 1.2 has it.
+const SUPERBLOCK: Lba = Lba(8);
 
 /// An array with its clients, and the disks in the same box, members or not.
 #[derive(Clone, Debug)]
@@ -97,29 +37,31 @@ pub struct Lab {
     /// The array and its clients.
     pub world: World<SimArray>,
     shape: Shape,
+    model: DiskModel,
     disks: Vec<DeviceId>,
     /// Rows that were in doubt when the array was forced.
-    accepted: BTreeSet<(StripeIndex, u64)>,
+    accepted: BTreeSet<Row>,
+    /// Rows a silent fault has touched.
+    tainted: BTreeSet<Row>,
+    /// Disks that have lied about a flush.
+    liars: BTreeSet<DeviceId>,
 }
+
+/// A row of a stripe: what silent damage never leaves.
+pub type Row = (StripeIndex, u64);
 
 impl Lab {
     /// A new array. `seed` decides the service times of its disks.
     pub fn new(shape: Shape, seed: u64) -> Lab {
+        Lab::on(shape, shape.model(), seed)
+    }
+
+    /// A new array on disks of a given model.
+    pub fn on(shape: Shape, model: DiskModel, seed: u64) -> Lab {
         let mut bank = SimBank::new(seed);
-        let disks: Vec<DeviceId> = (0..shape.disks + shape.spares).map(|_| bank.add_disk(shape.model())).collect();
-        let new = NewArray {
-            level: shape.level,
-            layout: shape.layout,
-            chunk: shape.chunk,
-            raid_disks: shape.disks,
-            bitmap: shape.bitmap.is_some(),
-            name: SetName::new("sim").expect("it is short"),
-            uuid: SetUuid([7; 16]),
-            created: Timestamp::new(1, 0),
-            in_sync: true,
-            devices: disks.iter().map(|disk| shape.device(*disk)).collect(),
-        };
-        let (geometry, members) = create(&new).expect("drawn shapes are possible");
+        let disks: Vec<DeviceId> = shape.devices().map(|_| bank.add_disk(model)).collect();
+        let new = shape.new_array(disks.iter().copied());
+        let (geometry, members) = create(&new).expect("shapes are checked before");
         for (disk, member) in disks.iter().zip(members) {
             for (at, bytes) in member.writes {
                 bank.write_media(*disk, at, &bytes);
@@ -132,11 +74,19 @@ impl Lab {
                 bank.write_media(*disk, at, &image.encode());
             }
         }
-        let array = match start(bank, &disks, AssembleOptions::default()) {
+        let array = match start(Fault::new(bank), &disks, AssembleOptions::default()) {
             Ok((array, _)) => array,
             Err((_, error)) => panic!("a new array does not assemble: {error}"),
         };
-        Lab { world: World::new(array, earned), shape, disks, accepted: BTreeSet::new() }
+        Lab {
+            world: World::new(array, earned),
+            shape,
+            model,
+            disks,
+            accepted: BTreeSet::new(),
+            tainted: BTreeSet::new(),
+            liars: BTreeSet::new(),
+        }
     }
 
     /// What the array is.
@@ -171,7 +121,7 @@ impl Lab {
 
     /// Adds a new disk as a spare.
     pub fn add_disk(&mut self) -> Result<DeviceId, ManageError> {
-        let model = self.shape.model();
+        let model = self.model;
         let Some(like) = self.array().members().iter().find(|member| member.serves()) else {
             return Err(ManageError::Frozen);
         };
@@ -185,7 +135,7 @@ impl Lab {
 
     /// Puts a disk that was a member back, with what its superblock says.
     pub fn re_add(&mut self, disk: DeviceId) -> Result<(), ManageError> {
-        let Some(candidate) = candidate(self.bank(), disk, SimBank::peek) else {
+        let Some(candidate) = candidate(self.bank(), disk) else {
             return Err(ManageError::NotAMember);
         };
         self.array_mut().re_add(candidate)
@@ -196,68 +146,54 @@ impl Lab {
         self.disks.retain(|other| *other != disk);
     }
 
-    /// Assembles anew what was stopped.
-    pub fn assemble_again(&mut self) -> Result<(), AssembleError> {
-        let (array, _) = start_by(self.bank().clone(), &self.disks, AssembleOptions::default(), SimBank::peek)
-            .map_err(|(_, error)| error)?;
-        self.world.stack = array;
-        Ok(())
+    /// Switches off what was stopped.
+    pub fn switch_off(self) -> Off {
+        let Lab { world, shape, model, disks, accepted, tainted, liars } = self;
+        let (array, clients) = world.part();
+        let in_doubt = BTreeSet::new();
+        Off {
+            bank: array.into_bank(),
+            clients,
+            shape,
+            model,
+            disks,
+            accepted,
+            tainted,
+            liars,
+            in_doubt,
+            degraded: false,
+        }
     }
 
-    /// Cuts the power and assembles what is left, with `force` where it is refused without. Gives the refusal, too.
-    pub fn cut_power(self, loss: CacheLoss, choose: &mut Rng) -> Result<(Lab, Option<AssembleError>), AssembleError> {
-        let in_doubt = self.rows_in_doubt();
-        let Lab { world, shape, disks, mut accepted } = self;
-        let mut refusal = None;
-        let mut world = world.restart(|array| {
-            let mut bank = array.into_bank().inner().clone();
-            bank.power_cut(loss, choose);
-            match start(bank, &disks, AssembleOptions::default()) {
-                Ok((array, _)) => Ok(array),
-                Err((bank, error @ AssembleError::DirtyDegraded { .. })) => {
-                    refusal = Some(error);
-                    let (array, remarks) =
-                        start(*bank, &disks, AssembleOptions { force: true, ..AssembleOptions::default() })
-                            .map_err(|(_, error)| error)?;
-                    assert!(remarks.contains(&Remark::ForcedClean), "{remarks:?}");
-                    Ok(array)
-                }
-                Err((_, error)) => Err(error),
-            }
-        })?;
-        if refusal.is_some() {
-            accepted.extend(&in_doubt);
-            for lba in sectors_without_member(&world.stack, &in_doubt) {
-                world.oracle.excuse(lba);
+    /// Cuts the power: requests under way are gone, and of what caches held `choose` decides.
+    pub fn cut_power(mut self, loss: CacheLoss, choose: &mut Rng) -> Off {
+        for liar in self.liars.clone() {
+            for extent in self.bank().unsettled(liar) {
+                self.taint(liar, extent);
             }
         }
-        Ok((Lab { world, shape, disks, accepted }, refusal))
+        let degraded = !self.array().degraded().is_empty()
+            || self.array().is_recording()
+            || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
+        let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
+        let mut off = Off { degraded, in_doubt, ..self.switch_off() };
+        off.clients.oracle.crash();
+        off.bank.forget_requests();
+        off.bank.inner_mut().power_cut(loss, choose);
+        off
     }
 
     /// Rows whose columns a power cut now might leave in disagreement: some write there is under way, or on some
     /// member not yet on the medium, or has been in doubt since the last cut.
-    pub fn rows_in_doubt(&self) -> BTreeSet<(StripeIndex, u64)> {
+    pub fn rows_in_doubt(&self) -> BTreeSet<Row> {
         let (array, geometry) = (self.array(), self.array().geometry());
         let mut rows = self.accepted.clone();
         for (index, band) in array.rows_under_way() {
             rows.extend(band.map(|row| (index, row)));
         }
         for member in array.members().iter() {
-            // One that has just failed may be back before anybody has written that down.
-            let slot = match (member.place, member.superblock.role()) {
-                (Place::Slot(slot) | Place::Replacement(slot), _) => slot,
-                (Place::Faulty, MemberRole::Slot(slot)) => Slot(slot as u8),
-                _ => continue,
-            };
             for extent in self.bank().unsettled(member.device) {
-                for sector in extent.range() {
-                    let Some(row) = sector.checked_sub(member.data_offset().0) else { continue };
-                    let Some(index) = geometry.stripe_at(slot, Lba(row)) else { continue };
-                    let stripe = geometry.stripe(index);
-                    let of_row = |base: u64| (base..base + stripe.rows.0).contains(&row);
-                    let column = stripe.columns.iter().find(|c| c.slot == slot && of_row(c.base.0));
-                    rows.insert((index, row - column.expect("a stripe has a column at its rows").base.0));
-                }
+                rows.extend(self.rows_of(member, extent));
             }
         }
         for index in (0..geometry.stripes()).map(StripeIndex) {
@@ -271,6 +207,98 @@ impl Lab {
         rows
     }
 
+    /// The rows of the array that lie on these sectors of a member.
+    fn rows_of(&self, member: &Member, extent: Extent) -> Vec<Row> {
+        // One that has just failed may be back before anybody has written that down.
+        let slot = match (member.place, member.superblock.role()) {
+            (Place::Slot(slot) | Place::Replacement(slot), _) => slot,
+            (Place::Faulty, MemberRole::Slot(slot)) => Slot(slot as u8),
+            _ => return Vec::new(),
+        };
+        let geometry = self.array().geometry();
+        let row_at = |sector: u64| {
+            let row = sector.checked_sub(member.data_offset().0)?;
+            let index = geometry.stripe_at(slot, Lba(row))?;
+            let stripe = geometry.stripe(index);
+            let of_row = |base: u64| (base..base + stripe.rows.0).contains(&row);
+            let column = stripe.columns.iter().find(|c| c.slot == slot && of_row(c.base.0));
+            Some((index, row - column.expect("a stripe has a column at its rows").base.0))
+        };
+        extent.range().filter_map(row_at).collect()
+    }
+
+    /// A silent fault has touched these sectors of a device: nobody vouches for the rows they lie in.
+    pub fn taint(&mut self, device: DeviceId, extent: Extent) {
+        let Some(member) = self.array().members().get(device) else { return };
+        for row in self.rows_of(member, extent) {
+            if self.tainted.insert(row) {
+                self.excuse_row(row);
+            }
+        }
+    }
+
+    /// How many rows a silent fault has touched.
+    pub fn tainted(&self) -> usize {
+        self.tainted.len()
+    }
+
+    /// `device` lies about flushes: what a power cut takes from its cache then is silent damage.
+    pub fn will_lie(&mut self, device: DeviceId) {
+        self.liars.insert(device);
+    }
+
+    /// Whether every slot has a member that holds all it should.
+    pub fn is_whole(&self) -> bool {
+        self.array().degraded().is_empty()
+    }
+
+    /// Disks that have lied about a flush.
+    pub fn liars(&self) -> &BTreeSet<DeviceId> {
+        &self.liars
+    }
+
+    fn excuse_row(&mut self, (index, row): Row) {
+        let stripe = self.array().geometry().stripe(index);
+        for chunk in 0..stripe.data_chunks as u64 {
+            self.world.oracle.excuse(stripe.start + Sectors(chunk * stripe.rows.0 + row));
+        }
+    }
+
+    /// Whether every sector can still be had when `device` loses `extent`, or all of it, given what has been lost, may
+    /// yet fail, or cannot be trusted.
+    pub fn can_lose(&self, device: DeviceId, extent: Option<Extent>) -> bool {
+        let array = self.array();
+        let Some(member) = array.members().get(device) else { return true };
+        let Place::Slot(slot) = member.place else { return true };
+        let geometry = array.geometry();
+        let hit = extent.map(|extent| self.rows_of(member, extent));
+        let row_survives = |index: StripeIndex, stripe: &Stripe, row: u64| {
+            let lost = |column: &&Column| column.slot == slot || is_lost(array, column, row);
+            match geometry.parity_count() {
+                0 => {
+                    let left: SlotSet =
+                        stripe.columns.iter().filter(|c| !lost(c)).map(|c| usize::from(c.slot.0)).collect();
+                    !left.is_empty()
+                }
+                parity => {
+                    let trusted = array.is_trusted_at(stripe.start + Sectors(row));
+                    let count = stripe.columns.iter().filter(lost).count();
+                    count <= if trusted && !self.accepted.contains(&(index, row)) { parity } else { 0 }
+                }
+            }
+        };
+        !array.is_failed()
+            && geometry.tolerance() > 0
+            && (0..geometry.stripes()).map(StripeIndex).all(|index| {
+                let stripe = geometry.stripe(index);
+                let on_it = stripe.columns.iter().any(|column| column.slot == slot);
+                !on_it
+                    || (0..stripe.rows.0)
+                        .filter(|row| hit.as_ref().is_none_or(|hit| hit.contains(&(index, *row))))
+                        .all(|row| row_survives(index, &stripe, row))
+            })
+    }
+
     /// Whether parity is in doubt somewhere, and a member is missing that it may be needed for.
     pub fn is_dirty_and_degraded(&self) -> bool {
         let (array, capacity) = (self.array(), self.world.oracle.capacity().0);
@@ -279,9 +307,9 @@ impl Lab {
             && (0..capacity).any(|lba| !array.is_trusted_at(Lba(lba)))
     }
 
-    /// Whether any of these rows was in doubt when the array was forced.
+    /// Whether any of these rows was in doubt when the array was forced, or was touched by a silent fault.
     pub fn is_accepted(&self, index: StripeIndex, rows: Range<u64>) -> bool {
-        rows.into_iter().any(|row| self.accepted.contains(&(index, row)))
+        rows.into_iter().any(|row| self.accepted.contains(&(index, row)) || self.tainted.contains(&(index, row)))
     }
 
     /// Whatever can be asked of the array at any moment.
@@ -298,7 +326,7 @@ impl Lab {
         if geometry.tolerance() == 0 || array.is_failed() {
             return Ok(());
         }
-        let mut busy = self.accepted.clone();
+        let mut busy = &self.accepted | &self.tainted;
         for (index, rows) in array.rows_under_way() {
             busy.extend(rows.map(|row| (index, row)));
         }
@@ -345,11 +373,8 @@ impl Lab {
     /// Gives up every sector of the rows that were in doubt when the array was forced: of two syndromes that disagree,
     /// it takes either for right once more is lost.
     pub fn excuse_accepted(&mut self) {
-        for (index, row) in &self.accepted.clone() {
-            let stripe = self.array().geometry().stripe(*index);
-            for chunk in 0..stripe.data_chunks as u64 {
-                self.world.oracle.excuse(stripe.start + Sectors(chunk * stripe.rows.0 + row));
-            }
+        for row in self.accepted.clone() {
+            self.excuse_row(row);
         }
     }
 
@@ -372,7 +397,7 @@ impl Lab {
 }
 
 /// Sectors of the volume in `rows` that no member holds and can read.
-fn sectors_without_member(array: &SimArray, rows: &BTreeSet<(StripeIndex, u64)>) -> Vec<Lba> {
+fn sectors_without_member(array: &SimArray, rows: &BTreeSet<Row>) -> Vec<Lba> {
     let mut sectors = Vec::new();
     for (index, row) in rows {
         let stripe = array.geometry().stripe(*index);
@@ -395,9 +420,16 @@ fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
     let bank = array.bank().inner();
     !array.members().in_slot(column.slot).any(|member| {
         member.standing(column.base, &rows) == Standing::Readable
+            && !may_fail(array, member.device)
             && bank.is_online(member.device)
             && !bank.is_unreadable(member.device, member.on_device(column.base, &rows))
     })
+}
+
+/// Whether requests of a disk may fail for a fault that somebody gave it.
+fn may_fail(array: &SimArray, device: DeviceId) -> bool {
+    let fails = |fault: &crate::disk::ArmedFault| fault.device == device && fault.spec.kind.is_error();
+    array.bank().list().iter().any(fails) || array.bank().inner().is_hung(device)
 }
 
 /// Whether faults that are really there leave too little of a sector: what the array believes of its members is taken
@@ -422,31 +454,133 @@ fn holds(role: Role, chunk: u64) -> bool {
     matches!(role, Role::Data { index, .. } if u64::from(index) == chunk)
 }
 
-type ReadMedia = fn(&SimBank, DeviceId, Extent) -> Vec<u8>;
-
-fn candidate(bank: &SimBank, disk: DeviceId, read: ReadMedia) -> Option<Candidate> {
+fn candidate(bank: &SimBank, disk: DeviceId) -> Option<Candidate> {
     let size = bank.limits(disk).capacity;
     let sectors = |at: Lba, length: Sectors| -> Result<Vec<u8>, std::convert::Infallible> {
         let extent = Extent::new(at, length);
         // Behind the metadata a sector holds less than a superblock.
-        Ok(if extent.end().0 <= METADATA.0 { read(bank, disk, extent) } else { vec![0; length.bytes() as usize] })
+        Ok(if extent.end().0 <= METADATA.0 { bank.peek(disk, extent) } else { vec![0; length.bytes() as usize] })
     };
     const { assert!(SECTOR_BYTES == 512) };
     Candidate::read(disk, size, sectors).ok()
 }
 
-type Started = Result<(SimArray, Vec<Remark>), (Box<SimBank>, AssembleError)>;
-
-fn start(bank: SimBank, disks: &[DeviceId], options: AssembleOptions) -> Started {
-    start_by(bank, disks, options, SimBank::read_media)
+/// A lab without power.
+#[derive(Clone, Debug)]
+pub struct Off {
+    bank: Fault<SimBank>,
+    clients: Waiting<SimArray>,
+    shape: Shape,
+    model: DiskModel,
+    disks: Vec<DeviceId>,
+    accepted: BTreeSet<Row>,
+    tainted: BTreeSet<Row>,
+    liars: BTreeSet<DeviceId>,
+    /// Rows that the cut may have left in disagreement, if anything was missing then.
+    in_doubt: BTreeSet<Row>,
+    /// A member was missing when the power went.
+    degraded: bool,
 }
 
-fn start_by(bank: SimBank, disks: &[DeviceId], options: AssembleOptions, read: ReadMedia) -> Started {
-    let there = disks.iter().filter(|disk| bank.is_online(**disk));
-    let candidates = there.filter_map(|disk| candidate(&bank, *disk, read)).collect();
+impl Off {
+    /// The disks.
+    pub fn bank(&self) -> &SimBank {
+        self.bank.inner()
+    }
+
+    /// The disks, to be harmed.
+    pub fn bank_mut(&mut self) -> &mut SimBank {
+        self.bank.inner_mut()
+    }
+
+    /// Disks in the box.
+    pub fn disks(&self) -> &[DeviceId] {
+        &self.disks
+    }
+
+    /// Whether a member was missing when the power went.
+    pub fn was_degraded(&self) -> bool {
+        self.degraded
+    }
+
+    /// All disks that had stopped answer again.
+    pub fn bring_all_back(&mut self) {
+        for disk in &self.disks {
+            self.bank.inner_mut().bring_back(*disk);
+        }
+    }
+
+    /// Two disks change places in the box.
+    pub fn swap(&mut self, one: DeviceId, other: DeviceId) {
+        self.bank.inner_mut().swap(one, other);
+    }
+
+    /// A copy of a disk is put in, too.
+    pub fn duplicate(&mut self, device: DeviceId) {
+        let copy = self.bank.inner_mut().add_disk(self.model);
+        self.bank.inner_mut().copy(device, copy);
+        self.disks.push(copy);
+    }
+
+    /// Bytes of a superblock change.
+    pub fn rot_superblock(&mut self, device: DeviceId) {
+        let at = Extent::new(SUPERBLOCK, Sectors(1));
+        let mut bytes = self.bank().peek(device, at);
+        bytes[100] ^= 0xff;
+        self.bank.inner_mut().write_media(device, SUPERBLOCK, &bytes);
+    }
+
+    /// The disk whose superblock claims a slot.
+    pub fn in_slot(&self, slot: u8) -> Option<DeviceId> {
+        let claims = |disk: &&DeviceId| {
+            let candidate = candidate(self.bank(), **disk);
+            candidate.is_some_and(|candidate| candidate.superblock.role() == MemberRole::Slot(slot.into()))
+        };
+        self.disks.iter().find(claims).copied()
+    }
+
+    /// Whether an array would come of the other disks, none of them behind, with every sector on them.
+    pub fn can_lose(&self, device: DeviceId) -> bool {
+        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        let started = start(self.bank.clone(), &others, AssembleOptions::default());
+        let Ok((array, _)) = started else { return false };
+        (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
+    }
+
+    /// Assembles what is there. With `force` a dirty and degraded array is taken as it is: what was in doubt when the
+    /// power went may then be wrong where a member is missing.
+    pub fn assemble(self, force: bool) -> Result<Lab, Box<(Off, AssembleError)>> {
+        let options = AssembleOptions { force, ..AssembleOptions::default() };
+        let Off { bank, clients, shape, model, disks, mut accepted, tainted, liars, in_doubt, degraded } = self;
+        match start(bank, &disks, options) {
+            Ok((array, remarks)) => {
+                let mut world = clients.join(array);
+                if remarks.contains(&Remark::ForcedClean) {
+                    accepted.extend(&in_doubt);
+                    for lba in sectors_without_member(&world.stack, &in_doubt) {
+                        world.oracle.excuse(lba);
+                    }
+                }
+                Ok(Lab { world, shape, model, disks, accepted, tainted, liars })
+            }
+            Err((bank, error)) => {
+                let bank = *bank;
+                let off = Off { bank, clients, shape, model, disks, accepted, tainted, liars, in_doubt, degraded };
+                Err(Box::new((off, error)))
+            }
+        }
+    }
+}
+
+type Started = Result<(SimArray, Vec<Remark>), (Box<Fault<SimBank>>, AssembleError)>;
+
+/// After a power cut what a read returns is what is on the medium, and after a clean stop what counts is on both.
+fn start(bank: Fault<SimBank>, disks: &[DeviceId], options: AssembleOptions) -> Started {
+    let there = disks.iter().filter(|disk| bank.inner().is_online(**disk));
+    let candidates = there.filter_map(|disk| candidate(bank.inner(), *disk)).collect();
     match assemble(candidates, options) {
         Ok(assembly) => {
-            let array = Array::start(Fault::new(bank), assembly.geometry, assembly.start, SyncOptions::UNLIMITED);
+            let array = Array::start(bank, assembly.geometry, assembly.start, SyncOptions::UNLIMITED);
             Ok((array, assembly.remarks))
         }
         Err(error) => Err((Box::new(bank), error)),

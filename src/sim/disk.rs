@@ -86,6 +86,7 @@ struct Disk {
     settled: Instant,
     online: bool,
     medium_errors: BTreeSet<u64>,
+    submitted: u64,
     rng: Rng,
 }
 
@@ -156,6 +157,11 @@ impl SimBank {
     /// Requests submitted so far, to any disk.
     pub fn io_count(&self) -> u64 {
         self.submitted
+    }
+
+    /// Requests submitted so far to one disk.
+    pub fn io_count_of(&self, device: DeviceId) -> u64 {
+        self.disks[device.0 as usize].submitted
     }
 
     /// Completions so far: one an event, and the only events there are.
@@ -267,6 +273,7 @@ impl Bank for SimBank {
         self.submitted += 1;
         self.stamp += 1;
         let disk = &mut self.disks[device.0 as usize];
+        disk.submitted += 1;
         if let Some(grain) = request.grain().filter(|_| disk.model.limits.refuse(&request).is_none()) {
             let needed = disk.media.grain(request.extent);
             assert_eq!(grain, needed, "{:?} of {device:?} carries another grain", request.extent);
@@ -307,6 +314,7 @@ impl Disk {
             settled: Instant::START,
             online: true,
             medium_errors: BTreeSet::new(),
+            submitted: 0,
             rng,
         }
     }

@@ -1,10 +1,13 @@
 //! What clients do: plain data, drawn from a seed before the run begins.
 
+use serde::{Deserialize, Serialize};
+
 use super::Rng;
 use crate::block::{Durability, Extent, Lba, Limits, Sectors};
 
 /// One operation of a client.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum ClientOp {
     /// Read.
     Read(Extent),
@@ -16,6 +19,19 @@ pub enum ClientOp {
     Discard(Extent),
     /// Flush.
     Flush,
+}
+
+impl ClientOp {
+    /// The sectors it concerns; none for a flush, which concerns all.
+    pub fn extent(self) -> Option<Extent> {
+        match self {
+            ClientOp::Read(extent)
+            | ClientOp::Write(extent, _)
+            | ClientOp::WriteZeroes(extent, _)
+            | ClientOp::Discard(extent) => Some(extent),
+            ClientOp::Flush => None,
+        }
+    }
 }
 
 /// How often a workload does what, and where. The weights are relative to each other.

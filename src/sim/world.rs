@@ -30,6 +30,17 @@ pub struct World<S> {
     events: u64,
 }
 
+/// A world whose stack is switched off.
+#[derive(Clone, Debug)]
+pub struct Waiting<S> {
+    /// What its clients may expect.
+    pub oracle: Oracle,
+    now: Instant,
+    earned: fn(&S, Lba) -> bool,
+    done: Vec<(DeviceId, Completion)>,
+    events: u64,
+}
+
 /// Client operations on their way: how far they have been submitted, and how many at a time.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -204,13 +215,32 @@ impl<S: Bank> World<S> {
     /// The crash and the start after it: `restart` gets the stack as it stood, cuts its power and
     /// makes a new one of what is left. Operations in flight are gone.
     pub fn restart<E>(self, restart: impl FnOnce(S) -> Result<S, E>) -> Result<World<S>, E> {
-        let World { stack, mut oracle, earned, done, events, now } = self;
-        oracle.crash();
-        Ok(World { stack: restart(stack)?, oracle, now, earned, done, events })
+        let (stack, mut waiting) = self.part();
+        waiting.oracle.crash();
+        Ok(waiting.join(restart(stack)?))
+    }
+
+    /// The stack, and the clients that wait until there is one again.
+    pub fn part(self) -> (S, Waiting<S>) {
+        let World { stack, oracle, earned, done, events, now } = self;
+        (stack, Waiting { oracle, earned, done, events, now })
     }
 
     fn stuck(&self) -> Failure {
         Failure::Stuck { inflight: self.inflight(), events: self.events }
+    }
+}
+
+impl<S> Waiting<S> {
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// The world with a stack again.
+    pub fn join(self, stack: S) -> World<S> {
+        let Waiting { oracle, earned, done, events, now } = self;
+        World { stack, oracle, now, earned, done, events }
     }
 }
 

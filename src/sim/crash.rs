@@ -1,0 +1,246 @@
+//! What is done with a copy of the world whose power is cut, and how an array at rest is audited.
+//!
+//! What is left of the array must assemble, or be refused for an honest reason; then it recovers, every sector is read
+//! twice, a check must find no mismatch, and all must hold of what is left when more members are lost. Now and then the
+//! power is cut again during that recovery.
+//!
+//! Where a parity array was dirty and degraded it must be refused; forced, it may be wrong in one place only: in sectors
+//! of missing members whose row had a write under way, or on some member not yet on the medium, when the power went.
+
+use super::array::{Lab, Off};
+use super::scenario::{Aftermath, Again, CrashPoint, Regime};
+use super::{CacheLoss, ClientOp, Failed, Mix, Rng};
+use crate::block::{Bank, Extent, Lba, Sectors};
+use crate::raid::VOLUME;
+use crate::raid::assemble::AssembleError;
+use crate::raid::member::Place;
+use crate::raid::sync::Scrub;
+
+/// More events than any recovery here takes.
+pub(super) const EVENTS_MAX: u64 = 50_000;
+
+/// How many views with more members lost are read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Views {
+    /// One, drawn.
+    One,
+    /// Every one.
+    All,
+}
+
+/// What crash points came to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tally {
+    /// How often the power was cut.
+    pub cuts: u64,
+    /// How often a dirty and degraded array was refused, and forced.
+    pub forced: u64,
+    /// How often too little was left to assemble, and rightly.
+    pub refused: u64,
+    /// Views with more members lost that were read.
+    pub views: u64,
+}
+
+const LOSSES: [CacheLoss; 4] = [CacheLoss::PerSector, CacheLoss::DropAll, CacheLoss::PerDisk, CacheLoss::KeepAll];
+
+impl CrashPoint {
+    /// The crash point of a seed at an event.
+    pub fn drawn(seed: u64, event: u64) -> CrashPoint {
+        let mut rng = Rng::new(seed, 1 << 32 | event);
+        let loss = LOSSES[rng.below(4) as usize];
+        let then = [Aftermath::Recover, Aftermath::Read, Aftermath::Lose, Aftermath::Write][rng.below(4) as usize];
+        let again = Again { events: rng.below(60), loss: LOSSES[rng.below(4) as usize] };
+        let (back, twice, choose) = (rng.chance(50), rng.chance(20), rng.draw() >> 1);
+        CrashPoint { event, loss, back, then, again: twice.then_some(again), choose }
+    }
+}
+
+/// Cuts the power of `lab`, a copy, and audits what comes back.
+pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, told: &mut Vec<String>) -> Result<Tally, Failed> {
+    let mut choose = Rng::new(point.choose, 0);
+    let mut tally = Tally::default();
+    told.push(format!("power cut of a copy at event {}, {:?}", lab.world.events(), point.loss));
+    let Some(mut lab) = cut(lab, point.loss, point.back, regime, &mut choose, &mut tally)? else { return Ok(tally) };
+    if let Some(again) = point.again {
+        some_reads(&mut lab, &mut choose);
+        for _ in 0..again.events {
+            if !lab.world.step()? {
+                break;
+            }
+        }
+        told.push(format!("power cut again, {:?}", again.loss));
+        let Some(after) = cut(lab, again.loss, point.back, regime, &mut choose, &mut tally)? else { return Ok(tally) };
+        lab = after;
+    }
+    aftermath(&mut lab, point.then, &mut choose)?;
+    tally.views += audit(&mut lab, Views::One, &mut choose)?;
+    Ok(tally)
+}
+
+fn cut(
+    lab: Lab,
+    loss: CacheLoss,
+    back: bool,
+    regime: Regime,
+    choose: &mut Rng,
+    tally: &mut Tally,
+) -> Result<Option<Lab>, Failed> {
+    tally.cuts += 1;
+    let mut off = lab.cut_power(loss, choose);
+    if back {
+        off.bring_all_back();
+    }
+    power_on(off, regime, tally)
+}
+
+/// Assembles what a cut has left, insisting where it is dirty and degraded. `None`: too little is left, and rightly.
+pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Option<Lab>, Failed> {
+    let degraded = off.was_degraded();
+    let (off, error) = match off.assemble(false) {
+        Ok(lab) if lab.is_dirty_and_degraded() => return Err(Failed::NotRefused),
+        Ok(lab) => return Ok(Some(lab)),
+        Err(refused) => *refused,
+    };
+    let (mut off, error) = match error {
+        AssembleError::DirtyDegraded { .. } if !degraded => return Err(Failed::RefusedForNothing(error)),
+        AssembleError::DirtyDegraded { .. } => {
+            tally.forced += 1;
+            match off.assemble(true) {
+                Ok(lab) => return Ok(Some(lab)),
+                Err(refused) => *refused,
+            }
+        }
+        error => (off, error),
+    };
+    if regime == Regime::Budgeted {
+        return Err(Failed::Refused(error));
+    }
+    // Whoever is in charge plugs everything in again before giving up.
+    off.bring_all_back();
+    match off.assemble(false) {
+        Ok(lab) => Ok(Some(lab)),
+        Err(refused) if matches!(refused.1, AssembleError::DirtyDegraded { .. }) => {
+            tally.forced += 1;
+            match refused.0.assemble(true) {
+                Ok(lab) => Ok(Some(lab)),
+                Err(refused) => Err(Failed::Refused(refused.1)),
+            }
+        }
+        Err(refused) if matches!(refused.1, AssembleError::TooFew { .. }) => {
+            tally.refused += 1;
+            Ok(None)
+        }
+        Err(refused) => Err(Failed::Refused(refused.1)),
+    }
+}
+
+/// What is done with an array that comes back from a power cut.
+fn aftermath(lab: &mut Lab, then: Aftermath, choose: &mut Rng) -> Result<(), Failed> {
+    match then {
+        Aftermath::Recover => recover(lab)?,
+        Aftermath::Read => lab.world.read_all(EVENTS_MAX)?,
+        // What was read once must not change when the disk it came from is gone.
+        Aftermath::Lose => {
+            let sets = lab.losable();
+            some_reads(lab, choose);
+            lab.world.run_until_idle(EVENTS_MAX)?;
+            if !sets.is_empty() {
+                lab.excuse_accepted();
+                lab.lose(sets[choose.below(sets.len() as u64) as usize]);
+            }
+        }
+        Aftermath::Write => {
+            let limits = lab.array().limits(VOLUME);
+            for op in Mix::of_all(&limits).draw(&limits, 6, choose) {
+                if !matches!(op, ClientOp::Flush) {
+                    lab.world.submit(op);
+                }
+                for _ in 0..choose.below(8) {
+                    lab.world.step()?;
+                    lab.array().check_invariants();
+                }
+            }
+            lab.world.run_until_idle(EVENTS_MAX)?;
+        }
+    }
+    Ok(())
+}
+
+/// Recovers, reads everything twice, checks, and reads what is left when more is lost. Gives the number of such views.
+pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng) -> Result<u64, Failed> {
+    lab.world.read_all(EVENTS_MAX)?;
+    recover(lab)?;
+    lab.world.read_all(EVENTS_MAX)?;
+    if lab.array().is_failed() {
+        return Ok(0);
+    }
+    lab.check()?;
+    let idle = lab.array().members().iter().find(|member| member.place == Place::Spare).map(|member| member.device);
+    let empty = lab.array().members().seats().iter().any(|seat| seat.member.is_none());
+    if let Some(device) = idle.filter(|_| empty && lab.array().geometry().tolerance() > 0) {
+        return Err(Failed::IdleSpare(device));
+    }
+    if lab.array().is_sync_blocked() {
+        return Ok(0);
+    }
+    scrub(lab)?;
+    let sets = lab.losable();
+    if sets.is_empty() {
+        return Ok(0);
+    }
+    let chosen = choose.below(sets.len() as u64) as usize;
+    let mut read = 0;
+    for (at, set) in sets.into_iter().enumerate() {
+        if views == Views::All || at == chosen {
+            let mut view = lab.clone();
+            view.excuse_accepted();
+            view.lose(set);
+            view.world.read_all(EVENTS_MAX)?;
+            read += 1;
+        }
+    }
+    Ok(read)
+}
+
+fn some_reads(lab: &mut Lab, choose: &mut Rng) {
+    let limits = lab.array().limits(VOLUME);
+    let block = limits.logical_block.0;
+    let blocks = limits.capacity.0 / block;
+    for _ in 0..choose.below(4) {
+        let start = choose.below(blocks);
+        let length = 1 + choose.below(40.min(blocks - start));
+        lab.world.submit_read(Extent::new(Lba(start * block), Sectors(length * block)));
+    }
+}
+
+/// Lets recovery and resync come to their end.
+pub(super) fn recover(lab: &mut Lab) -> Result<(), Failed> {
+    run_until(lab, |lab| !lab.array().is_syncing() && lab.array().is_quiet())
+}
+
+fn run_until(lab: &mut Lab, end: impl Fn(&Lab) -> bool) -> Result<(), Failed> {
+    for _ in 0..EVENTS_MAX {
+        // What is quiet may yet have something to begin.
+        let due = lab.array().next_deadline().is_some_and(|due| due <= lab.world.now());
+        if end(lab) && !due {
+            return Ok(());
+        }
+        if !lab.world.step()? {
+            return if end(lab) { Ok(()) } else { Err(Failed::Endless) };
+        }
+    }
+    Err(Failed::Endless)
+}
+
+/// A check finds nothing, but for what is excused, and overlooks nothing.
+fn scrub(lab: &mut Lab) -> Result<(), Failed> {
+    let end = Lba(lab.array().geometry().capacity().0);
+    lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end);
+    run_until(lab, |lab| !lab.array().is_scrubbing())?;
+    for mismatch in &lab.array().scrub_report().mismatches {
+        if !lab.is_accepted(mismatch.stripe, mismatch.rows.clone()) {
+            return Err(Failed::Mismatch { stripe: mismatch.stripe, row: mismatch.rows.start });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,841 @@
+//! A life: a scenario, lived.
+//!
+//! Clients do what the scenario says, steps are taken when their moment has come, and after every event the array is
+//! asked for its invariants. Before some events, or all, the world is copied and the copy's power is cut (see
+//! [`super::crash`]). In the end faults are mended and everything must come to rest within bounded time: recovered where
+//! a spare was there, a check clean, every sector right from every view with more members lost.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use super::array::Lab;
+use super::crash::{self, Tally, Views, audit, power_on, recover};
+use super::scenario::{Act, CrashPoint, Moment, Regime, Scenario, Target, When};
+use super::{CacheLoss, Failed, Finding, Rng, Trace};
+use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
+use crate::disk::{FaultKind, FaultSpec};
+use crate::raid::band::Phase;
+use crate::raid::control::Event;
+use crate::raid::level::Level;
+use crate::raid::member::Place;
+use crate::raid::sync::{Scrub, SyncAction, SyncOptions};
+
+/// How much is tried in a life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Effort {
+    /// Where the power of copies is cut.
+    pub cuts: Cuts,
+    /// Views read at the end of the life.
+    pub views: Views,
+    /// Events after which the life is given up, and reported as that.
+    pub events_max: u64,
+}
+
+/// Where the power of copies is cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cuts {
+    /// Nowhere: only where a step says so.
+    None,
+    /// Before every so many events, from a place the seed decides; 1 is every event.
+    Every(u64),
+    /// Before every event, the same way each time: how a shrunk scenario finds its crash point again.
+    Like(CrashPoint),
+}
+
+impl Effort {
+    /// The power of a copy is cut before every event.
+    pub const FULL: Effort = Effort { cuts: Cuts::Every(1), ..Effort::PLAIN };
+    /// The power of a copy is cut now and then.
+    pub const SAMPLE: Effort = Effort { cuts: Cuts::Every(331), ..Effort::PLAIN };
+    /// The life alone.
+    pub const PLAIN: Effort = Effort { cuts: Cuts::None, views: Views::All, events_max: 400_000 };
+}
+
+/// The most that is promised of a life.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
+pub enum Promise {
+    /// Every fault shows itself: data comes back, or an earned error.
+    #[default]
+    Detected,
+    /// Some faults are silent: damage stays in the rows they touched.
+    Silent,
+    /// Disks lie about flushes, and what they hold is all there is: nothing is promised.
+    None,
+}
+
+/// What a life was.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Report {
+    /// The most that was promised.
+    pub promise: Promise,
+    /// Events of the life, without those of copies.
+    pub events: u64,
+    /// Requests to disks, without those of copies.
+    pub ios: u64,
+    /// Operations of clients.
+    pub ops: u64,
+    /// Faults that were done to disks.
+    pub faults: u64,
+    /// Faults held back because they went beyond the budget.
+    pub held_back: u64,
+    /// Steps that found no disk to be done to, or were refused by the array.
+    pub idle_steps: u64,
+    /// Steps whose moment never came.
+    pub never: u64,
+    /// Power cuts of the life itself.
+    pub cuts: u64,
+    /// Devices that recovery began to fill.
+    pub recoveries: u64,
+    /// What crash points came to.
+    pub tally: Tally,
+    /// Virtual time.
+    pub time: Duration,
+    /// Hash of all that happened, in copies too.
+    pub trace: Trace,
+}
+
+/// How a life ends.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Every answer was allowed.
+    Pass,
+    /// Something was not.
+    Finding(Box<Finding>),
+    /// Something was not, where nothing is promised.
+    NoPromise(Failed),
+    /// It takes more events than it may.
+    Budget,
+}
+
+/// Lives `scenario`.
+pub fn live(scenario: &Scenario, effort: Effort) -> (Report, Verdict) {
+    live_watched(scenario, effort, &mut ())
+}
+
+/// Somebody who looks on.
+pub trait Watch {
+    /// Something happened, at this time, after so many events; `copy`: in a copy whose power was cut.
+    fn told(&mut self, now: Instant, event: u64, copy: bool, what: &str) {
+        let _ = (now, event, copy, what);
+    }
+    /// After every event of the life itself.
+    fn look(&mut self, lab: &Lab) {
+        let _ = lab;
+    }
+}
+
+impl Watch for () {}
+
+/// Lives `scenario` while `watch` looks on.
+pub fn live_watched(scenario: &Scenario, effort: Effort, watch: &mut dyn Watch) -> (Report, Verdict) {
+    let mut life = Life::new(scenario, effort, watch);
+    let result = catch_unwind(AssertUnwindSafe(|| life.live()));
+    let failed = match result {
+        Ok(Ok(())) => None,
+        Ok(Err(End::Failed(failed))) => Some(failed),
+        Ok(Err(End::Budget)) => return (life.report(), Verdict::Budget),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Some(Failed::Panicked(text.unwrap_or("without a word").to_owned()))
+        }
+    };
+    let report = life.report();
+    let verdict = match failed {
+        None => Verdict::Pass,
+        Some(failed) if report.promise == Promise::None && !matches!(failed, Failed::Panicked(_)) => {
+            Verdict::NoPromise(failed)
+        }
+        Some(failed) => Verdict::Finding(Box::new(life.finding(failed))),
+    };
+    (report, verdict)
+}
+
+enum End {
+    Failed(Failed),
+    Budget,
+}
+
+impl<F: Into<Failed>> From<F> for End {
+    fn from(failed: F) -> End {
+        End::Failed(failed.into())
+    }
+}
+
+/// Why clients wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pause {
+    /// Until their requests are answered; then this step goes on.
+    Draining(usize),
+    /// Until the array has stopped, for this step.
+    Stopping(usize),
+    /// Until nothing happens any more.
+    Resting,
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Default, Debug)]
+struct Progress {
+    /// How often its phase was seen.
+    seen: u64,
+    /// After how many events it was taken.
+    taken: Option<u64>,
+}
+
+struct Life<'a> {
+    scenario: &'a Scenario,
+    effort: Effort,
+    watch: &'a mut dyn Watch,
+    /// Taken out only while it is remade.
+    lab: Option<Lab>,
+    op: usize,
+    pause: Option<Pause>,
+    progress: Vec<Progress>,
+    report: Report,
+    told: Vec<String>,
+    /// The copy whose power was cut, if it ends badly.
+    crash: Option<CrashPoint>,
+    snapshots: Vec<(DeviceId, super::stub::Snapshot)>,
+}
+
+/// Lines of its story a finding carries.
+const TOLD_MAX: usize = 40;
+/// Virtual time in which everything must be well again, when faults have stopped.
+const LIVENESS: Duration = Duration::from_secs(120);
+
+impl<'a> Life<'a> {
+    fn new(scenario: &'a Scenario, effort: Effort, watch: &'a mut dyn Watch) -> Life<'a> {
+        let model = scenario.disks.model(&scenario.array);
+        let mut lab = Lab::on(scenario.array, model, scenario.seed);
+        lab.array_mut().bank_mut().keep_strikes();
+        Life {
+            scenario,
+            effort,
+            watch,
+            lab: Some(lab),
+            op: 0,
+            pause: None,
+            progress: vec![Progress::default(); scenario.steps.len()],
+            report: Report::default(),
+            told: Vec::new(),
+            crash: None,
+            snapshots: Vec::new(),
+        }
+    }
+
+    fn lab(&self) -> &Lab {
+        self.lab.as_ref().expect("a lab is gone only while it is remade")
+    }
+
+    fn lab_mut(&mut self) -> &mut Lab {
+        self.lab.as_mut().expect("a lab is gone only while it is remade")
+    }
+
+    fn live(&mut self) -> Result<(), End> {
+        loop {
+            self.take_steps()?;
+            self.go_on()?;
+            self.submit();
+            if self.lab.is_none() || self.is_crash_point()? {
+                return Ok(());
+            }
+            if self.event()? {
+                continue;
+            }
+            match self.pause {
+                Some(Pause::Resting) => self.pause = None,
+                Some(_) => return Err(Failed::Endless.into()),
+                None if self.lab().world.inflight() > 0 => return Err(Failed::Endless.into()),
+                None if self.op < self.scenario.clients.ops.len() => {}
+                None => break,
+            }
+        }
+        self.settle()
+    }
+
+    fn tell(&mut self, what: String) {
+        if let Some(lab) = &self.lab {
+            self.watch.told(lab.world.now(), lab.world.events(), false, &what);
+        }
+        if self.told.len() == TOLD_MAX {
+            self.told.remove(0);
+        }
+        self.told.push(what);
+    }
+
+    // ---- clients and events ----
+
+    fn submit(&mut self) {
+        if self.pause.is_some() {
+            return;
+        }
+        while let Some(op) = self.scenario.clients.ops.get(self.op).copied()
+            && self.lab().world.inflight() < self.scenario.clients.depth
+            && !self.is_step_waiting_for_op()
+        {
+            self.tell(format!("op {}: {op}", self.op));
+            self.op += 1;
+            self.lab_mut().world.submit(op);
+            self.account();
+        }
+    }
+
+    /// Whether a step is to be taken before the next operation: it goes first.
+    fn is_step_waiting_for_op(&self) -> bool {
+        let steps = self.scenario.steps.iter().zip(&self.progress);
+        steps.into_iter().any(|(step, progress)| progress.taken.is_none() && step.when == When::Op(self.op))
+    }
+
+    /// One event. `false`: nothing will happen by itself.
+    fn event(&mut self) -> Result<bool, End> {
+        if self.lab().world.events() >= self.effort.events_max {
+            return Err(End::Budget);
+        }
+        let more = self.lab_mut().world.step()?;
+        self.account();
+        let lab = self.lab();
+        lab.array().check_invariants();
+        if lab.world.events().is_multiple_of(4) {
+            lab.check()?;
+        }
+        let budgeted = self.scenario.regime == Regime::Budgeted && self.report.promise == Promise::Detected;
+        if budgeted && lab.array().is_failed() && lab.shape().level != Level::Raid0 {
+            return Err(Failed::ArrayFailed.into());
+        }
+        let lab = self.lab.as_ref().expect("it was just looked at");
+        self.watch.look(lab);
+        for event in self.lab_mut().array_mut().drain_events() {
+            self.report.recoveries += u64::from(matches!(event, Event::RebuildStarted(_)));
+            self.tell(format!("{event:?}"));
+        }
+        Ok(more)
+    }
+
+    /// What silent faults have touched since the last time.
+    fn account(&mut self) {
+        let lab = self.lab_mut();
+        for strike in lab.array_mut().bank_mut().take_strikes() {
+            if is_silent(strike.kind) {
+                for extent in strike.extents {
+                    lab.taint(strike.device, extent);
+                }
+            }
+        }
+    }
+
+    /// Whether the life ends here, after cutting the power of a copy where it is to be cut.
+    fn is_crash_point(&mut self) -> Result<bool, End> {
+        let (event, seed) = (self.lab().world.events(), self.scenario.seed);
+        let point = match (self.scenario.crash, self.effort.cuts) {
+            (Some(point), _) if point.event == event => point,
+            (Some(_), _) | (None, Cuts::None) => return Ok(false),
+            (None, Cuts::Every(every)) if event % every == Rng::new(seed, 101).below(every) => {
+                CrashPoint::drawn(seed, event)
+            }
+            (None, Cuts::Every(_)) => return Ok(false),
+            (None, Cuts::Like(point)) => CrashPoint { event, ..point },
+        };
+        // A scenario that ends at its crash point audits nothing else.
+        self.crash = Some(point);
+        let length = self.told.len();
+        let lab = self.lab().clone();
+        let (liars, regime) = (lab.liars().len(), self.scenario.regime);
+        let promised = liars == 0 || (liars == 1 && lab.is_whole());
+        let result = crash::crash(lab, &point, regime, &mut self.told);
+        match result {
+            Ok(tally) => self.report.tally += tally,
+            // A copy that lies proves nothing; the life goes on.
+            Err(failed) if !promised && !matches!(failed, Failed::Panicked(_)) => {
+                self.report.promise = Promise::None;
+            }
+            Err(failed) => return Err(failed.into()),
+        }
+        self.told.truncate(length);
+        self.crash = None;
+        Ok(self.scenario.crash.is_some())
+    }
+
+    // ---- steps ----
+
+    fn take_steps(&mut self) -> Result<(), End> {
+        for index in 0..self.scenario.steps.len() {
+            if self.lab.is_some() && self.progress[index].taken.is_none() && self.is_due(index) {
+                self.progress[index].taken = Some(self.lab().world.events());
+                self.take(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_due(&mut self, index: usize) -> bool {
+        let step = &self.scenario.steps[index];
+        if self.pause.is_some() && step.act.pauses_clients() {
+            return false;
+        }
+        let lab = self.lab();
+        match step.when {
+            When::Op(count) => self.op >= count,
+            When::Time(time) => lab.world.now() >= Instant::START + time,
+            When::Io(target, count) => {
+                self.device(target).is_some_and(|device| lab.bank().io_count_of(device) >= count)
+            }
+            When::Recovery(percent) => lab.array().sync_progress().is_some_and(|progress| {
+                let runs = matches!(progress.action, SyncAction::Recover | SyncAction::Resync);
+                runs && progress.done.0 * 100 >= percent * progress.total.0
+            }),
+            When::Phase(moment, count) => {
+                let seen = u64::from(is_at(lab, moment));
+                let progress = &mut self.progress[index];
+                progress.seen += seen;
+                progress.seen >= count
+            }
+            When::Event(count) => lab.world.events() >= count,
+            When::After(events, id) => {
+                let other = self.scenario.steps.iter().position(|step| step.id == id);
+                let taken = other.and_then(|other| self.progress[other].taken);
+                taken.is_some_and(|taken| lab.world.events() >= taken + events)
+            }
+            When::Off(_) => false,
+        }
+    }
+
+    fn device(&self, target: Target) -> Option<DeviceId> {
+        let members = self.lab().array().members();
+        let placed = |place| members.iter().find(|member| member.place == place).map(|member| member.device);
+        match target {
+            Target::Disk(number) => self.lab().disks().contains(&DeviceId(number)).then_some(DeviceId(number)),
+            Target::Slot(slot) => members.seats().get(usize::from(slot)).and_then(|seat| seat.member),
+            Target::Filling => {
+                let filling = members.iter().find(|member| {
+                    matches!(member.place, Place::Replacement(_)) || (member.serves() && !member.stale.is_empty())
+                });
+                filling.map(|member| member.device)
+            }
+            Target::Spare => placed(Place::Spare),
+            Target::Faulty => placed(Place::Faulty),
+        }
+    }
+
+    fn take(&mut self, index: usize) -> Result<(), End> {
+        let step = self.scenario.steps[index];
+        match step.act {
+            Act::Rest => {
+                self.tell(format!("step {}: rest", step.id));
+                self.pause = Some(Pause::Resting);
+            }
+            Act::Restart | Act::Mend => {
+                self.tell(format!("step {}: {}", step.id, step.act));
+                self.pause = Some(Pause::Draining(index));
+            }
+            Act::PowerCut(loss) => {
+                self.tell(format!("step {}: {}", step.id, step.act));
+                self.pause = None;
+                self.cut_power(index, loss)?;
+            }
+            act => {
+                let done = self.act(act);
+                let count = match done {
+                    Done::Harm => &mut self.report.faults,
+                    Done::HeldBack => &mut self.report.held_back,
+                    Done::Nothing => &mut self.report.idle_steps,
+                    Done::Managed => &mut self.report.ops,
+                };
+                // Management is no operation of a client.
+                *count += u64::from(done != Done::Managed);
+                self.tell(format!("step {}: {act}{}", step.id, done.note()));
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, act: Act) -> Done {
+        let Some(target) = act.target() else { return self.act_on_all(act) };
+        let Some(device) = self.device(target) else { return Done::Nothing };
+        let extent = act.extent().and_then(|extent| self.on_device(device, extent));
+        if act.loses_data() && self.scenario.regime == Regime::Budgeted {
+            let whole = !matches!(act, Act::Unreadable(..));
+            if !self.lab().can_lose(device, if whole { None } else { extent }) {
+                return Done::HeldBack;
+            }
+        }
+        let now = self.lab().world.now();
+        let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+        match act {
+            Act::Fail(_) => managed(lab.array_mut().fail(device).is_ok()),
+            Act::Remove(_) => {
+                let removed = lab.array_mut().remove(device).is_ok();
+                if removed {
+                    lab.unplug(device);
+                }
+                managed(removed)
+            }
+            Act::ReAdd(_) => {
+                if lab.array_mut().remove(device).is_err() {
+                    return Done::Nothing;
+                }
+                lab.bank_mut().bring_back(device);
+                let back = lab.re_add(device).is_ok();
+                if !back {
+                    lab.unplug(device);
+                }
+                managed(back)
+            }
+            Act::Replace(_) => managed(lab.array_mut().replace(device, None).is_ok()),
+            Act::Stop(_) => {
+                lab.bank_mut().fail_stop(device);
+                Done::Harm
+            }
+            Act::Return(_) => {
+                lab.bank_mut().bring_back(device);
+                Done::Managed
+            }
+            Act::Unreadable(..) => match extent {
+                Some(extent) => {
+                    lab.bank_mut().fail_medium(device, extent);
+                    Done::Harm
+                }
+                None => Done::Nothing,
+            },
+            Act::Fault(_, kind, _, times) => {
+                let spec =
+                    FaultSpec { times, range: kind.takes_range().then_some(extent).flatten(), ..FaultSpec::new(kind) };
+                if lab.array_mut().bank_mut().arm(device, spec, now).is_err() {
+                    return Done::Nothing;
+                }
+                if kind == FaultKind::FlushLie {
+                    lab.will_lie(device);
+                }
+                let silent = is_silent(kind) || kind == FaultKind::FlushLie;
+                self.report.promise = self.report.promise.max(if silent { Promise::Silent } else { Promise::Detected });
+                Done::Harm
+            }
+            Act::Hang(_, timeout) => {
+                lab.bank_mut().hang(device, timeout);
+                Done::Harm
+            }
+            Act::Slow(_, factor) => {
+                lab.bank_mut().slow(device, factor);
+                Done::Harm
+            }
+            Act::LoseFlush(_, count) => {
+                lab.bank_mut().fail_flushes(device, count);
+                Done::Harm
+            }
+            Act::Fill(_) => {
+                lab.bank_mut().limit_space(device);
+                Done::Harm
+            }
+            Act::Snapshot(_) => {
+                let snapshot = lab.bank().snapshot(device);
+                self.snapshots.retain(|(other, _)| *other != device);
+                self.snapshots.push((device, snapshot));
+                Done::Managed
+            }
+            other => unreachable!("{other} has no target while the array runs"),
+        }
+    }
+
+    fn act_on_all(&mut self, act: Act) -> Done {
+        let lab = self.lab_mut();
+        let end = Lba(lab.array().geometry().capacity().0);
+        match act {
+            Act::Add => return managed(lab.add_disk().is_ok()),
+            Act::Check => lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end),
+            Act::Repair => lab.array_mut().start_scrub(Scrub::Repair { trust_data: false }, Lba(0)..end),
+            Act::Freeze => lab.array_mut().set_sync_options(SyncOptions { frozen: true, ..SyncOptions::UNLIMITED }),
+            Act::Thaw => lab.array_mut().set_sync_options(SyncOptions::UNLIMITED),
+            other => unreachable!("{other} has a target, or pauses clients"),
+        }
+        Done::Managed
+    }
+
+    /// Data sectors of a member, on its device.
+    fn on_device(&self, device: DeviceId, extent: Extent) -> Option<Extent> {
+        let member = self.lab().array().members().get(device)?;
+        Some(Extent::new(member.data_offset() + Sectors(extent.start.0), extent.length))
+    }
+
+    // ---- pauses ----
+
+    /// Goes on with what clients wait for.
+    fn go_on(&mut self) -> Result<(), End> {
+        match self.pause {
+            Some(Pause::Draining(index)) if self.lab().world.inflight() == 0 => {
+                if self.scenario.steps[index].act == Act::Mend {
+                    self.mend();
+                    self.pause = None;
+                } else if self.lab().array().is_failed() {
+                    self.pause = None;
+                    self.cut_power(index, CacheLoss::KeepAll)?;
+                } else {
+                    self.lab_mut().array_mut().stop();
+                    self.pause = Some(Pause::Stopping(index));
+                }
+                Ok(())
+            }
+            Some(Pause::Stopping(index)) if self.lab().array().is_stopped() => {
+                self.pause = None;
+                self.start_again(index)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn mend(&mut self) {
+        let lab = self.lab_mut();
+        lab.array_mut().bank_mut().clear();
+        for disk in lab.disks().to_vec() {
+            let bank = lab.bank_mut();
+            bank.end_hang(disk);
+            bank.slow(disk, 1);
+            bank.fail_flushes(disk, 0);
+            bank.unlimit_space(disk);
+        }
+    }
+
+    fn start_again(&mut self, index: usize) -> Result<(), End> {
+        let off = self.lab.take().expect("it is there").switch_off();
+        self.switch_on(index, off)
+    }
+
+    fn cut_power(&mut self, index: usize, loss: CacheLoss) -> Result<(), End> {
+        let step = &self.scenario.steps[index];
+        let mut choose = Rng::new(self.scenario.seed, 2 << 32 | u64::from(step.id));
+        self.report.cuts += 1;
+        let lab = self.lab.take().expect("it is there");
+        if lab.liars().len() > 1 || (lab.liars().len() == 1 && !lab.is_whole()) {
+            self.report.promise = Promise::None;
+        }
+        self.switch_on(index, lab.cut_power(loss, &mut choose))
+    }
+
+    /// Does what is to be done while the power is off, and assembles what is there. The life ends where too little is.
+    fn switch_on(&mut self, index: usize, mut off: super::array::Off) -> Result<(), End> {
+        let id = self.scenario.steps[index].id;
+        for other in 0..self.scenario.steps.len() {
+            let step = self.scenario.steps[other];
+            if step.when == When::Off(id) {
+                self.progress[other].taken = Some(0);
+                let done = self.act_in_the_dark(step.act, &mut off);
+                self.report.faults += u64::from(done == Done::Harm);
+                self.report.held_back += u64::from(done == Done::HeldBack);
+                self.report.idle_steps += u64::from(done == Done::Nothing);
+                self.told.push(format!("step {}: {}{}", step.id, step.act, done.note()));
+            }
+        }
+        let mut tally = Tally::default();
+        self.lab = power_on(off, self.scenario.regime, &mut tally)?;
+        self.report.tally += tally;
+        self.tell("assembled".to_owned());
+        Ok(())
+    }
+
+    fn act_in_the_dark(&mut self, act: Act, off: &mut super::array::Off) -> Done {
+        let there = |target| match target {
+            Target::Disk(number) => off.disks().iter().copied().find(|disk| disk.0 == number),
+            Target::Slot(slot) => off.in_slot(slot),
+            Target::Filling | Target::Spare | Target::Faulty => None,
+        };
+        let budgeted = self.scenario.regime == Regime::Budgeted;
+        match act {
+            Act::Swap(one, other) => match (there(one), there(other)) {
+                (Some(one), Some(other)) if one != other => off.swap(one, other),
+                _ => return Done::Nothing,
+            },
+            Act::Duplicate(target) => match there(target) {
+                Some(device) => off.duplicate(device),
+                None => return Done::Nothing,
+            },
+            Act::RotSuperblock(target) => match there(target) {
+                Some(device) if budgeted && !off.can_lose(device) => return Done::HeldBack,
+                Some(device) => off.rot_superblock(device),
+                None => return Done::Nothing,
+            },
+            Act::Restore(target) => {
+                let Some(device) = there(target) else { return Done::Nothing };
+                let Some(at) = self.snapshots.iter().position(|(other, _)| *other == device) else {
+                    return Done::Nothing;
+                };
+                if budgeted && !off.can_lose(device) {
+                    return Done::HeldBack;
+                }
+                let (_, snapshot) = self.snapshots.swap_remove(at);
+                off.bank_mut().restore(device, snapshot);
+            }
+            other => unreachable!("{other} is not for when the power is off"),
+        }
+        Done::Harm
+    }
+
+    // ---- the end ----
+
+    /// Faults stop; then all must be well within bounded time.
+    fn settle(&mut self) -> Result<(), End> {
+        self.mend();
+        self.tell("faults have stopped".to_owned());
+        self.lab_mut().array_mut().set_sync_options(SyncOptions::UNLIMITED);
+        if self.lab().array().is_failed() {
+            let mut off = self.lab.take().expect("it is there").cut_power(CacheLoss::KeepAll, &mut Rng::new(0, 0));
+            off.bring_all_back();
+            let mut tally = Tally::default();
+            self.lab = power_on(off, self.scenario.regime, &mut tally)?;
+            self.report.tally += tally;
+            if self.lab.is_none() {
+                return Ok(());
+            }
+        }
+        let begun = self.lab().world.now();
+        recover(self.lab_mut())?;
+        while self.lab_mut().world.step()? {
+            self.lab().array().check_invariants();
+            if self.lab().world.now().since(begun) > LIVENESS {
+                return Err(Failed::Endless.into());
+            }
+        }
+        let views =
+            audit(self.lab.as_mut().expect("it is there"), self.effort.views, &mut Rng::new(self.scenario.seed, 103))?;
+        self.report.tally.views += views;
+        Ok(())
+    }
+
+    fn report(&self) -> Report {
+        let mut report = self.report.clone();
+        report.never = self.progress.iter().filter(|progress| progress.taken.is_none()).count() as u64;
+        report.ops = self.op as u64;
+        if let Some(lab) = &self.lab {
+            report.events = lab.world.events();
+            report.ios = lab.bank().io_count();
+            report.time = lab.world.now().since(Instant::START);
+            report.trace = lab.bank().trace();
+        }
+        report
+    }
+
+    fn finding(&mut self, failed: Failed) -> Finding {
+        let mut scenario = self.scenario.clone();
+        scenario.crash = self.crash.or(scenario.crash);
+        if self.crash.is_some() {
+            scenario.clients.ops.truncate(self.op);
+        }
+        let event = self.lab.as_ref().map_or(0, |lab| lab.world.events());
+        Finding { scenario, event, failed, told: std::mem::take(&mut self.told) }
+    }
+}
+
+/// What became of a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Done {
+    /// A disk was harmed.
+    Harm,
+    /// The array was told something, and took it.
+    Managed,
+    /// It would go beyond the budget.
+    HeldBack,
+    /// There was no such disk, or the array refused.
+    Nothing,
+}
+
+impl Done {
+    fn note(self) -> &'static str {
+        match self {
+            Done::Harm | Done::Managed => "",
+            Done::HeldBack => " (held back: beyond the budget)",
+            Done::Nothing => " (nothing to be done)",
+        }
+    }
+}
+
+fn managed(done: bool) -> Done {
+    if done { Done::Managed } else { Done::Nothing }
+}
+
+/// Whether a fault of this kind goes unnoticed by the disk's user.
+fn is_silent(kind: FaultKind) -> bool {
+    matches!(
+        kind,
+        FaultKind::TornSilent(_)
+            | FaultKind::Lost
+            | FaultKind::Misdirected(_)
+            | FaultKind::MisdirectedRead(_)
+            | FaultKind::Bitflip { .. }
+            | FaultKind::CorruptWrite { .. }
+    )
+}
+
+fn is_at(lab: &Lab, moment: Moment) -> bool {
+    let array = lab.array();
+    let phase = |phase| array.phases().any(|other| other == phase);
+    match moment {
+        Moment::Gate => phase(Phase::Gate),
+        Moment::Lock => phase(Phase::Lock),
+        Moment::Reading => phase(Phase::Reading) || phase(Phase::Direct),
+        Moment::Writing => phase(Phase::Writing),
+        Moment::Verifying => phase(Phase::Verifying),
+        Moment::Recording => phase(Phase::Recording),
+        Moment::Metadata => array.is_recording(),
+        Moment::Flush => array.is_flushing(),
+    }
+}
+
+impl Act {
+    /// The disk it is done to while the array runs.
+    pub fn target(self) -> Option<Target> {
+        match self {
+            Act::Fail(target)
+            | Act::Remove(target)
+            | Act::ReAdd(target)
+            | Act::Replace(target)
+            | Act::Stop(target)
+            | Act::Return(target)
+            | Act::Unreadable(target, _)
+            | Act::Fault(target, ..)
+            | Act::Hang(target, _)
+            | Act::Slow(target, _)
+            | Act::LoseFlush(target, _)
+            | Act::Fill(target)
+            | Act::Snapshot(target)
+            | Act::Restore(target)
+            | Act::Duplicate(target)
+            | Act::RotSuperblock(target)
+            | Act::Swap(target, _) => Some(target),
+            Act::Add
+            | Act::Check
+            | Act::Repair
+            | Act::Freeze
+            | Act::Thaw
+            | Act::Rest
+            | Act::Restart
+            | Act::PowerCut(_)
+            | Act::Mend => None,
+        }
+    }
+
+    /// The data sectors it concerns.
+    pub fn extent(self) -> Option<Extent> {
+        match self {
+            Act::Unreadable(_, extent) => Some(extent),
+            Act::Fault(_, _, extent, _) => extent,
+            _ => None,
+        }
+    }
+
+    /// Whether data of the disk may be gone afterwards, and everybody can see that.
+    fn loses_data(self) -> bool {
+        match self {
+            Act::Fail(_) | Act::Stop(_) | Act::Unreadable(..) | Act::Hang(..) | Act::LoseFlush(..) | Act::Fill(_) => {
+                true
+            }
+            Act::Fault(_, kind, ..) => !is_silent(kind) && !matches!(kind, FaultKind::Latency(_) | FaultKind::FlushLie),
+            _ => false,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.cuts += other.cuts;
+        self.forced += other.forced;
+        self.refused += other.refused;
+        self.views += other.views;
+    }
+}
