@@ -244,6 +244,8 @@ impl<'a> Life<'a> {
             }
             match self.pause {
                 Some(Pause::Resting) => self.pause = None,
+                Some(Pause::Draining(_)) if self.lab().world.inflight() == 0 => {}
+                Some(Pause::Stopping(_)) if self.lab().array().is_stopped() => {}
                 Some(_) => return Err(Failed::Endless.into()),
                 None if self.lab().world.inflight() > 0 => return Err(Failed::Endless.into()),
                 None if self.op < self.scenario.clients.ops.len() => {}
