@@ -8,13 +8,15 @@
 //! [`Fault`] holds a list of faults for each device of the bank below it. A request of a device
 //! without faults goes straight down. It reads no clock and draws no lots: the same faults and the
 //! same requests give the same answers, and a clone has the same future. What went down is truth:
-//! flipped bits and unreadable sectors exist only in this layer, and are gone when it is disarmed.
+//! flipped bits and unreadable sectors exist only in this layer, and are gone when it is disarmed. (A
+//! write that was corrupted, torn, lost or misdirected did go down like that.)
 //!
 //! Several faults on one request: a device that has stopped answers before all others; delays add
 //! up, flips too; of the faults that decide how a request ends, the one armed first does. A request
 //! the device would refuse anyway (beyond its end, misaligned) is left to it.
 
 mod spec;
+mod strike;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,10 +24,14 @@ use std::time::Duration;
 use rangemap::RangeSet;
 
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Request, RequestId, Sectors,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    RequestId, Sectors,
 };
 
+use strike::Strikes;
+
 pub use spec::{FAULT_KINDS, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
+pub use strike::Strike;
 
 /// A bank whose devices have faults. Its devices are those of the bank below.
 #[derive(Clone, Debug)]
@@ -40,6 +46,7 @@ pub struct Fault<B> {
     held_total: u64,
     /// Completions that only disarming brings back.
     withheld: Vec<(FaultId, DeviceId, Completion)>,
+    strikes: Strikes,
 }
 
 /// An armed fault, for as long as the layer lives.
@@ -71,6 +78,8 @@ struct Treatment {
     fate: Fate,
     timing: Timing,
     flips: Vec<Flip>,
+    /// Of a write on its way down.
+    corruption: Vec<Flip>,
     flush_lies: bool,
 }
 
@@ -130,6 +139,7 @@ impl<B: Bank> Fault<B> {
             held: BTreeMap::new(),
             held_total: 0,
             withheld: Vec::new(),
+            strikes: Strikes::default(),
         }
     }
 
@@ -198,6 +208,16 @@ impl<B: Bank> Fault<B> {
         self.armed.iter().any(|fault| fault.device == device)
     }
 
+    /// From now on every strike is kept until it is taken.
+    pub fn keep_strikes(&mut self) {
+        self.strikes.keep();
+    }
+
+    /// The strikes since they were last taken, in order; none unless they are kept.
+    pub fn take_strikes(&mut self) -> Vec<Strike> {
+        self.strikes.take()
+    }
+
     fn hold(&mut self, device: DeviceId, completion: Completion, due: Instant) {
         self.held.insert((due, self.held_total), (device, completion));
         self.held_total += 1;
@@ -214,21 +234,27 @@ impl<B: Bank> Fault<B> {
     }
 
     fn carry_out(&mut self, device: DeviceId, request: Request, treatment: Treatment, now: Instant) {
-        let Treatment { fate, timing, flips, flush_lies } = treatment;
+        let Treatment { fate, timing, flips, corruption, flush_lies } = treatment;
         let (id, start) = (request.id, request.extent.start);
-        let (altered, success) = match fate {
+        let altered = flush_lies || !corruption.is_empty();
+        let (mut down, submitted, success) = match fate {
             Fate::Answer(result) => return self.finish(device, request.complete(result), timing, now),
-            Fate::Pass => (flush_lies.then(|| request.clone()), Ok(())),
-            Fate::Torn(kept, answer) => (Some(first_sectors(&request, kept)), answer),
+            Fate::Pass if !altered => (request, None, Ok(())),
+            Fate::Pass => (request.clone(), Some(request.op), Ok(())),
+            Fate::Torn(kept, answer) => (first_sectors(&request, kept), Some(request.op), answer),
             Fate::Misdirected(landing) => {
                 let extent = Extent::new(landing, request.extent.length);
-                (Some(Request { id, extent, op: request.op.clone() }), Ok(()))
+                match request.op {
+                    Op::Read(buf) => (Request { id, extent, op: Op::Read(buf) }, None, Ok(())),
+                    write => (Request { id, extent, op: write.clone() }, Some(write), Ok(())),
+                }
             }
         };
-        let (mut down, submitted) = match altered {
-            Some(altered) => (altered, Some(request.op)),
-            None => (request, None),
-        };
+        if let Op::Write(payload, _) = &mut down.op
+            && !corruption.is_empty()
+        {
+            *payload = corrupted(payload, &corruption, start);
+        }
         if flush_lies && let Op::Write(_, durability) | Op::WriteZeroes(durability) = &mut down.op {
             *durability = Durability::Volatile;
         }
@@ -256,7 +282,7 @@ impl<B: Bank> Bank for Fault<B> {
             return self.inner.submit(device, request, now);
         }
         let limits = self.inner.limits(device);
-        let treatment = treat(&mut self.armed, device, &request, &limits, now);
+        let treatment = treat(&mut self.armed, &mut self.strikes, device, &request, &limits, now);
         self.carry_out(device, request, treatment, now);
     }
 
@@ -286,13 +312,21 @@ impl<B: Bank> Bank for Fault<B> {
 }
 
 /// Decides what becomes of `request`, and counts the strikes.
-fn treat(armed: &mut [ArmedFault], device: DeviceId, request: &Request, limits: &Limits, now: Instant) -> Treatment {
+fn treat(
+    armed: &mut [ArmedFault],
+    strikes: &mut Strikes,
+    device: DeviceId,
+    request: &Request,
+    limits: &Limits,
+    now: Instant,
+) -> Treatment {
     let mut treatment = Treatment::default();
     let mut stopped = false;
     for fault in armed.iter_mut().filter(|fault| fault.device == device) {
         fault.requests += 1;
         let fatal = fault.spec.kind == FaultKind::FailStop && (fault.strikes > 0 || fault.is_touched_by(request));
         if fatal && fault.is_live(now) {
+            strikes.note(fault, now, || fault.felt_at(request, limits));
             fault.strikes += 1;
             stopped = true;
         }
@@ -304,11 +338,14 @@ fn treat(armed: &mut [ArmedFault], device: DeviceId, request: &Request, limits: 
     if limits.refuse(request).is_some() {
         return treatment;
     }
+    let before = strikes.len();
     for fault in armed.iter_mut().filter(|fault| fault.device == device) {
         if fault.is_live(now) && fault.is_touched_by(request) && fault.strike(request, limits, now, &mut treatment) {
+            strikes.note(fault, now, || fault.felt_at(request, limits));
             fault.strikes += 1;
         }
     }
+    strikes.follow(before, &treatment.fate, request.extent);
     treatment
 }
 
@@ -349,13 +386,15 @@ impl ArmedFault {
                 return true;
             }
             FaultKind::Bitflip { bits, seed, .. } if is_read => {
-                let asked = request.extent.range();
-                let rotten = self.sectors.overlapping(&asked);
-                treatment.flips.extend(rotten.map(|sectors| {
-                    let start = sectors.start.max(request.extent.start.0);
-                    let end = sectors.end.min(request.extent.end().0);
-                    Flip { extent: Extent::new(Lba(start), Sectors(end - start)), bits, seed, grain: limits.grain }
-                }));
+                let grain = request.grain().unwrap_or(limits.grain);
+                treatment.flips.extend(self.there(request.extent).map(|extent| Flip { extent, bits, seed, grain }));
+                return true;
+            }
+            FaultKind::CorruptWrite { bits, seed } => {
+                let Op::Write(..) = request.op else { return false };
+                let extent = self.flipped_sector(request.extent, seed);
+                let (seed, grain) = (scrambled(seed, self.strikes), request.grain().unwrap_or(limits.grain));
+                treatment.corruption.push(Flip { extent, bits, seed, grain });
                 return true;
             }
             FaultKind::FlushLie => match request.op {
@@ -366,13 +405,30 @@ impl ArmedFault {
                 }
                 _ => return false,
             },
+            FaultKind::FlushFail => match request.op {
+                Op::Flush | Op::Write(_, Durability::Fua) | Op::WriteZeroes(Durability::Fua) => {
+                    Fate::Answer(Err(IoError::Medium))
+                }
+                _ => return false,
+            },
+            FaultKind::NoSpace => match request.op {
+                Op::Write(..) | Op::WriteZeroes(_) => Fate::Answer(Err(IoError::NoSpace)),
+                _ => return false,
+            },
             FaultKind::Medium { .. } if is_read => Fate::Answer(Err(IoError::Medium)),
             FaultKind::WriteMedium if is_write => Fate::Answer(Err(IoError::Medium)),
             FaultKind::Transient(_) if is_read || is_write => Fate::Answer(Err(IoError::Medium)),
             FaultKind::Torn(kept) if is_write => torn(request, kept, limits, Err(IoError::Medium)),
             FaultKind::TornSilent(kept) if is_write => torn(request, kept, limits, Ok(())),
             FaultKind::Lost if is_write => Fate::Answer(Ok(())),
-            FaultKind::Misdirected(distance) if is_write => misdirected(request, distance, limits),
+            FaultKind::Misdirected(distance) if is_write => match landing(request.extent, distance, limits) {
+                Some(landing) => Fate::Misdirected(landing),
+                None => Fate::Answer(Ok(())),
+            },
+            FaultKind::MisdirectedRead(distance) if is_read => match landing(request.extent, distance, limits) {
+                Some(landing) => Fate::Misdirected(landing),
+                None => return false,
+            },
             FaultKind::ReadOnly if is_write => Fate::Answer(Err(IoError::ReadOnly)),
             _ => return false,
         };
@@ -381,6 +437,40 @@ impl ArmedFault {
             treatment.fate = fate;
         }
         decides
+    }
+
+    /// Those of the sectors of `extent` that have it.
+    fn there(&self, extent: Extent) -> impl Iterator<Item = Extent> {
+        self.sectors.overlapping(extent.range()).map(move |sectors| {
+            let (start, end) = (sectors.start.max(extent.start.0), sectors.end.min(extent.end().0));
+            Extent::new(Lba(start), Sectors(end - start))
+        })
+    }
+
+    /// The sector of a write that the next strike corrupts.
+    fn flipped_sector(&self, extent: Extent, seed: u64) -> Extent {
+        let sectors: u64 = self.there(extent).map(|piece| piece.length.0).sum();
+        let chosen = (scrambled(seed, self.strikes) % sectors) as usize;
+        let sector = self.there(extent).flat_map(Extent::range).nth(chosen);
+        Extent::new(Lba(sector.expect("it is one of them")), Sectors(1))
+    }
+
+    /// Where the next strike on `request` is felt, if no other fault has a part in it.
+    fn felt_at(&self, request: &Request, limits: &Limits) -> Vec<Extent> {
+        let extent = request.extent;
+        match self.spec.kind {
+            FaultKind::Medium { .. } | FaultKind::Bitflip { .. } => self.there(extent).collect(),
+            FaultKind::CorruptWrite { seed, .. } => vec![self.flipped_sector(extent, seed)],
+            FaultKind::Torn(kept) | FaultKind::TornSilent(kept) => {
+                let kept = kept.round_down(limits.logical_block);
+                vec![Extent::new(extent.start + kept, extent.length - kept)]
+            }
+            FaultKind::Misdirected(distance) => {
+                let landing = landing(extent, distance, limits).map(|landing| Extent::new(landing, extent.length));
+                [extent].into_iter().chain(landing).collect()
+            }
+            _ => Vec::from_iter((extent.length > Sectors::ZERO).then_some(extent)),
+        }
     }
 
     /// A write stored `extent` anew.
@@ -400,12 +490,18 @@ fn torn(request: &Request, kept: Sectors, limits: &Limits, answer: Result<(), Io
     }
 }
 
-fn misdirected(request: &Request, distance: i64, limits: &Limits) -> Fate {
-    let last_start = limits.capacity - request.extent.length;
-    match request.extent.start.0.checked_add_signed(distance) {
-        Some(landing) if landing <= last_start.0 => Fate::Misdirected(Lba(landing)),
-        _ => Fate::Answer(Ok(())),
-    }
+/// Where what was meant for `extent` begins; `None` if some of it would lie outside the device.
+fn landing(extent: Extent, distance: i64, limits: &Limits) -> Option<Lba> {
+    let last_start = limits.capacity - extent.length;
+    extent.start.0.checked_add_signed(distance).filter(|landing| *landing <= last_start.0).map(Lba)
+}
+
+/// `payload` with its flips; its first sector is `start`.
+fn corrupted(payload: &Payload, flips: &[Flip], start: Lba) -> Payload {
+    let mut buf = Buf::stale(payload.len());
+    buf.copy_from_payload(payload);
+    flips.iter().for_each(|flip| flip.apply(&mut buf, start));
+    buf.freeze()
 }
 
 /// The part of a write that a torn one stores.
@@ -436,7 +532,7 @@ impl Treated {
 }
 
 impl Flip {
-    /// Flips the bits in a buffer whose first sector is `start`.
+    /// Flips the bits in a buffer whose first sector is `start`; those beyond its end are lost.
     fn apply(&self, buf: &mut Buf, start: Lba) {
         let sector_bits = u64::from(self.grain) * 8;
         for lba in self.extent.range() {
@@ -473,7 +569,6 @@ mod tests {
     use rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::block::Payload;
     use crate::disk::MemBank;
 
     const DISK: DeviceId = DeviceId(0);
@@ -679,6 +774,49 @@ mod tests {
     }
 
     #[test]
+    fn a_misdirected_read_returns_what_lies_elsewhere_if_there_is_an_elsewhere() {
+        let mut rig = Rig::new();
+        for start in 0..SECTORS {
+            assert_eq!(rig.write(start, 1, start as u8), Ok(()));
+        }
+        rig.arm("misdirected-read=-4");
+        let first_bytes = |read: Result<Vec<u8>, IoError>| read.unwrap().chunks(512).map(|s| s[0]).collect::<Vec<_>>();
+        assert_eq!(first_bytes(rig.read(6, 3)), [2, 3, 4]);
+        assert_eq!(first_bytes(rig.read(3, 2)), [3, 4]);
+        assert_eq!(rig.write(6, 1, 99), Ok(()));
+        assert_eq!((rig.stored()[6], rig.bank.list()[0].strikes), (99, 1));
+    }
+
+    #[test]
+    fn a_corrupted_write_is_stored_with_a_few_bits_of_one_sector_flipped() {
+        let mut rig = Rig::with("corrupt-write=3,seed=4 --range 1K..3K --times 2");
+        let mut places = Vec::new();
+        for _ in 0..2 {
+            assert_eq!(rig.write(0, 8, 0xff), Ok(()), "and its requester sees the bytes it gave");
+            let zeroes = |sector: &[u8]| sector.iter().map(|byte| byte.count_zeros()).sum::<u32>();
+            let stored: Vec<u32> = rig.bank.inner().bytes(DISK)[..4096].chunks(512).map(zeroes).collect();
+            assert_eq!(stored.iter().sum::<u32>(), 3, "{stored:?}");
+            assert!(stored[2..6].contains(&3), "{stored:?}");
+            places.push(rig.bank.inner().bytes(DISK)[..4096].to_vec());
+        }
+        assert_ne!(places[0], places[1], "memory does not flip twice in one place");
+        assert_eq!(rig.write(0, 8, 0xff), Ok(()));
+        assert_eq!(rig.read(0, 8).unwrap(), [0xff; 4096]);
+    }
+
+    #[test]
+    fn writes_find_no_space_and_a_discard_needs_none() {
+        let mut rig = Rig::new();
+        assert_eq!(rig.write(0, 2, 7), Ok(()));
+        rig.arm("no-space --range 0..512");
+        assert_eq!(rig.write(0, 2, 8), Err(IoError::NoSpace));
+        let zeroes = rig.run(DISK, extent(0, 1), Op::WriteZeroes(Durability::Volatile));
+        assert_eq!((zeroes.result, rig.stored()[..2].to_vec()), (Err(IoError::NoSpace), vec![7, 7]));
+        assert_eq!((rig.run(DISK, extent(0, 1), Op::Discard).result, rig.write(1, 1, 9)), (Ok(()), Ok(())));
+        assert_eq!(rig.stored()[..2], [0, 9]);
+    }
+
+    #[test]
     fn rotten_sectors_read_with_the_same_bits_flipped_until_they_are_written() {
         let mut rig = Rig::with("bitflip=3,seed=5 --range 1K..3K");
         let flipped = |bytes: &[u8]| bytes.iter().map(|byte| byte.count_ones()).sum::<u32>();
@@ -747,6 +885,125 @@ mod tests {
     }
 
     #[test]
+    fn a_failing_flush_is_not_passed_down_and_neither_is_a_write_that_must_be_durable() {
+        let mut bank = Fault::new(Witness::default());
+        bank.arm(DISK, FaultKind::FlushFail.into(), Instant::START).unwrap();
+        bank.submit(DISK, Request::flush(RequestId(0)), Instant::START);
+        for (id, durability) in [(1, Durability::Fua), (2, Durability::Volatile)] {
+            let write = Op::Write(Payload::zeroes(512), durability);
+            bank.submit(DISK, Request::new(RequestId(id), extent(0, 1), write), Instant::START);
+        }
+        assert!(matches!(bank.inner().0[..], [Request { id: RequestId(2), .. }]));
+        let mut done = Vec::new();
+        bank.poll(Instant::START, &mut done);
+        let mut results: Vec<_> = done.iter().map(|(_, done)| (done.id.0, done.result)).collect();
+        results.sort_unstable();
+        assert_eq!(results, [(0, Err(IoError::Medium)), (1, Err(IoError::Medium)), (2, Ok(()))]);
+    }
+
+    /// Each kind strikes one request of sectors 4 to 8.
+    #[test]
+    fn the_ledger_says_which_sectors_were_struck() {
+        let write = || Op::Write(Payload::copy_of(&[7; 2048]), Durability::Fua);
+        let read = || Op::Read(Buf::zeroed(2048));
+        let whole = || vec![extent(4, 4)];
+        for (fault, op, extents) in [
+            ("latency=1ms", read(), whole()),
+            ("hang=1ms", Op::Discard, whole()),
+            ("medium --range 3K..5K", read(), vec![extent(6, 2)]),
+            ("write-medium --range 3K..5K", write(), whole()),
+            ("transient=1", write(), whole()),
+            ("torn=1", write(), vec![extent(5, 3)]),
+            ("torn-silent=0", Op::Discard, whole()),
+            ("lost", write(), whole()),
+            ("misdirected=2", write(), vec![extent(4, 4), extent(6, 4)]),
+            ("misdirected=-5", write(), whole()),
+            ("misdirected-read=2", read(), whole()),
+            ("bitflip --range 2560..3584", read(), vec![extent(5, 2)]),
+            ("corrupt-write --range 2560..3K", write(), vec![extent(5, 1)]),
+            ("fail-stop", read(), whole()),
+            ("flush-lie", Op::Flush, vec![]),
+            ("flush-fail", write(), whole()),
+            ("no-space", write(), whole()),
+            ("read-only", write(), whole()),
+        ] {
+            let mut rig = Rig::with(fault);
+            rig.submit(DISK, extent(4, 4), read());
+            rig.bank.clear();
+            assert_eq!(rig.bank.take_strikes(), [], "nobody wanted them");
+            rig.bank.keep_strikes();
+            rig.now = at(3);
+            let id = rig.arm(fault);
+            let place = if matches!(op, Op::Flush) { extent(0, 0) } else { extent(4, 4) };
+            rig.submit(DISK, place, op);
+            let kind = rig.bank.list()[0].spec.kind;
+            assert_eq!(
+                rig.bank.take_strikes(),
+                [Strike { device: DISK, fault: id, kind, at: at(3), extents }],
+                "{fault}"
+            );
+            assert_eq!(rig.bank.take_strikes(), []);
+        }
+    }
+
+    #[test]
+    fn a_flip_that_never_reached_the_medium_or_the_reader_is_felt_nowhere() {
+        let felt = |faults: &[&str], op: Op| {
+            let mut rig = Rig::new();
+            rig.bank.keep_strikes();
+            faults.iter().for_each(|fault| drop(rig.arm(fault)));
+            rig.submit(DISK, extent(4, 4), op);
+            rig.bank.take_strikes().into_iter().map(|strike| strike.extents).collect::<Vec<_>>()
+        };
+        let write = || Op::Write(Payload::copy_of(&[7; 2048]), Durability::Volatile);
+        let corrupt = "corrupt-write --range 3K..3584";
+        assert_eq!(felt(&[corrupt, "lost"], write()), [vec![], vec![extent(4, 4)]]);
+        assert_eq!(felt(&["torn=2", corrupt], write()), [vec![extent(6, 2)], vec![]]);
+        assert_eq!(felt(&["torn=3", corrupt], write()), [vec![extent(7, 1)], vec![extent(6, 1)]]);
+        let misdirected = [vec![extent(4, 4), extent(10, 4)], vec![extent(12, 1)]];
+        assert_eq!(felt(&["misdirected=6", corrupt], write()), misdirected);
+        let read = Op::Read(Buf::zeroed(2048));
+        assert_eq!(felt(&["bitflip", "medium"], read), [vec![], vec![extent(4, 4)]]);
+    }
+
+    /// The ledger against the bytes: what differs from a disk without faults was struck.
+    #[test]
+    fn what_is_stored_wrong_was_struck_and_what_is_not_was_not() {
+        let kinds =
+            ["torn=2", "torn-silent=1", "lost", "misdirected=3", "misdirected=-7", "corrupt-write=5", "no-space"];
+        for seed in 0..300 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut below = move |limit: u64| rng.next_u64() % limit;
+            let (mut rig, mut sound) = (Rig::new(), Rig::new());
+            rig.bank.keep_strikes();
+            for _ in 0..1 + below(2) {
+                let kind = kinds[below(kinds.len() as u64) as usize];
+                rig.arm(&format!("{kind} --range {}K..16K --times {}", below(16), 1 + below(2)));
+            }
+            let mut struck = RangeSet::new();
+            for step in 1..5 {
+                let (start, length) = (below(SECTORS - 8), 1 + below(8));
+                let bytes: Vec<u8> =
+                    (start..start + length).flat_map(|lba| [[lba as u8, step]; 256]).flatten().collect();
+                for rig in [&mut rig, &mut sound] {
+                    let write = Op::Write(Payload::copy_of(&bytes), Durability::Volatile);
+                    rig.run(DISK, extent(start, length), write);
+                }
+                // What is written anew is right again, unless it is struck anew.
+                struck.remove(start..start + length);
+                for sectors in rig.bank.take_strikes().iter().flat_map(|strike| &strike.extents) {
+                    struck.insert(sectors.range());
+                }
+            }
+            let bytes = |rig: &Rig| rig.bank.inner().bytes(DISK).chunks(512).map(<[u8]>::to_vec).collect::<Vec<_>>();
+            for (lba, (got, wanted)) in bytes(&rig).iter().zip(bytes(&sound)).enumerate() {
+                let wrong = *got != wanted;
+                assert_eq!(struck.contains(&(lba as u64)), wrong, "seed {seed}, sector {lba}");
+            }
+        }
+    }
+
+    #[test]
     fn a_hanging_request_is_carried_out_and_answered_when_the_fault_is_disarmed() {
         let mut rig = Rig::with("hang --times 1");
         let hung = rig.submit(DISK, extent(0, 1), Op::Write(Payload::copy_of(&[7; 512]), Durability::Volatile));
@@ -802,7 +1059,8 @@ mod tests {
     /// changes as the documentation of each kind says.
     #[test]
     fn under_detected_faults_every_answer_is_right_or_an_error() {
-        let detected = ["medium", "write-medium", "transient=2", "torn=3", "read-only", "latency=1ms", "torn=0"];
+        let detected =
+            ["medium", "write-medium", "transient=2", "torn=3", "read-only", "latency=1ms", "torn=0", "no-space"];
         for seed in 0..200 {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             let mut below = move |limit: usize| rng.next_u64() as usize % limit;
@@ -842,7 +1100,10 @@ mod tests {
                     (Op::Write(..), Ok(())) => model[start..start + length].fill(step),
                     (Op::Discard, Ok(())) => model[start..start + length].fill(0),
                     (_, Err(error)) => {
-                        assert!(matches!(error, IoError::Medium | IoError::ReadOnly), "seed {seed}, step {step}");
+                        assert!(
+                            matches!(error, IoError::Medium | IoError::ReadOnly | IoError::NoSpace),
+                            "seed {seed}, step {step}"
+                        );
                         let now = rig.stored();
                         let torn = start + length.min(3);
                         for (i, (now, before)) in now.iter().zip(&stored).enumerate() {
@@ -872,9 +1133,13 @@ mod tests {
             "torn-silent=2",
             "lost",
             "misdirected=5",
+            "misdirected-read=-3",
             "bitflip=2,seed=3",
+            "corrupt-write=2",
             "fail-stop",
             "flush-lie",
+            "flush-fail",
+            "no-space",
             "hang",
             "hang=4ms",
             "read-only",

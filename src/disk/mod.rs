@@ -19,7 +19,9 @@ mod sigbus;
 mod tests;
 mod uring;
 
-pub use fault::{ArmedFault, FAULT_KINDS, Fault, FaultId, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
+pub use fault::{
+    ArmedFault, FAULT_KINDS, Fault, FaultId, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Strike, Trigger,
+};
 pub use file::FileBank;
 pub use image::{Image, ImageError, ImageOptions, Space};
 pub use mem::MemBank;

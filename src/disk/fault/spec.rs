@@ -62,6 +62,20 @@ pub enum FaultKind {
     /// `misdirected=D`: writes land D sectors further on (before, if negative) and succeed. One that
     /// would land outside the device is lost.
     Misdirected(i64),
+    /// `misdirected-read=D`: reads return what lies D sectors further on (before, if negative) and
+    /// succeed. One that would reach outside the device is not misdirected.
+    MisdirectedRead(i64),
+    /// `corrupt-write[=BITS][,seed=N]`: a write's bytes change on their way down, as when memory flips
+    /// between what was computed and what is handed to the disk. A run of BITS bits is flipped in one
+    /// of the write's sectors in the range; sector and place follow from the seed, the address and how
+    /// often it has struck. The write succeeds, and what is stored is wrong for good: nothing mends it
+    /// but another write. A write of zeroes and a discard carry no bytes.
+    CorruptWrite {
+        /// Bits flipped in each write; 1 if not said.
+        bits: u32,
+        /// Chooses sector and place; 0 if not said.
+        seed: u64,
+    },
     /// `bitflip[=BITS][,seed=N][,sticky]`: the sectors have rotted. Reads succeed with a run of BITS
     /// bits flipped in each sector, always the same ones: their place follows from the seed and the
     /// address. A write mends the sectors it stores unless the fault is sticky (a stuck bit on the
@@ -80,6 +94,12 @@ pub enum FaultKind {
     /// `flush-lie`: flushes succeed and are not passed down; writes that must be durable are passed
     /// down as volatile ones.
     FlushLie,
+    /// `flush-fail`: flushes, and writes that must be durable, fail with a medium error and are not
+    /// passed down. What was written before stays where it is: in a cache, perhaps.
+    FlushFail,
+    /// `no-space`: writes and writes of zeroes fail for lack of space and store nothing. A discard
+    /// needs none.
+    NoSpace,
     /// `hang[=DURATION]`: requests are carried out and their completions withheld, for ever or until
     /// DURATION after the first strike, when all come at once.
     Hang(Option<Duration>),
@@ -88,7 +108,7 @@ pub enum FaultKind {
 }
 
 /// Every kind with its arguments, as messages list them.
-pub const FAULT_KINDS: [&str; 13] = [
+pub const FAULT_KINDS: [&str; 17] = [
     "latency=DURATION",
     "medium[=sticky]",
     "write-medium",
@@ -97,9 +117,13 @@ pub const FAULT_KINDS: [&str; 13] = [
     "torn-silent=K",
     "lost",
     "misdirected=D",
+    "misdirected-read=D",
     "bitflip[=BITS][,seed=N][,sticky]",
+    "corrupt-write[=BITS][,seed=N]",
     "fail-stop",
     "flush-lie",
+    "flush-fail",
+    "no-space",
     "hang[=DURATION]",
     "read-only",
 ];
@@ -167,7 +191,7 @@ pub enum FaultMisfit {
         capacity_bytes: u64,
     },
     /// The misdirection is not a multiple of the logical block.
-    #[error("writes cannot land {distance} sectors away on a device of {logical_block}-sector blocks")]
+    #[error("nothing is misdirected by {distance} sectors on a device of {logical_block}-sector blocks")]
     Misaligned {
         /// Sectors away.
         distance: i64,
@@ -183,8 +207,11 @@ pub enum FaultMisfit {
         sector_bits: u32,
     },
     /// A flush has no address.
-    #[error("`flush-lie` takes no range: a flush has no address")]
-    FlushWithRange,
+    #[error("`{kind}` takes no range: a flush has no address")]
+    FlushWithRange {
+        /// The kind.
+        kind: &'static str,
+    },
     /// `transient=K` says itself how often.
     #[error("`transient=K` says itself how often it strikes, and takes no count besides")]
     CountedTwice,
@@ -222,13 +249,17 @@ impl FaultSpec {
         let logical_block = limits.logical_block.0;
         let sector_bits = limits.grain * 8;
         match self.kind {
-            FaultKind::Misdirected(distance) if !distance.unsigned_abs().is_multiple_of(logical_block) => {
+            FaultKind::Misdirected(distance) | FaultKind::MisdirectedRead(distance)
+                if !distance.unsigned_abs().is_multiple_of(logical_block) =>
+            {
                 Err(FaultMisfit::Misaligned { distance, logical_block })
             }
-            FaultKind::Bitflip { bits, .. } if bits > sector_bits => {
+            FaultKind::Bitflip { bits, .. } | FaultKind::CorruptWrite { bits, .. } if bits > sector_bits => {
                 Err(FaultMisfit::TooManyBits { bits, sector_bits })
             }
-            FaultKind::FlushLie if self.range.is_some() => Err(FaultMisfit::FlushWithRange),
+            FaultKind::FlushLie | FaultKind::FlushFail if self.range.is_some() => {
+                Err(FaultMisfit::FlushWithRange { kind: self.kind.name() })
+            }
             FaultKind::Transient(_) if self.times.is_some() => Err(FaultMisfit::CountedTwice),
             _ => Ok(()),
         }
@@ -253,9 +284,13 @@ impl FaultKind {
             FaultKind::TornSilent(_) => "torn-silent",
             FaultKind::Lost => "lost",
             FaultKind::Misdirected(_) => "misdirected",
+            FaultKind::MisdirectedRead(_) => "misdirected-read",
+            FaultKind::CorruptWrite { .. } => "corrupt-write",
             FaultKind::Bitflip { .. } => "bitflip",
             FaultKind::FailStop => "fail-stop",
             FaultKind::FlushLie => "flush-lie",
+            FaultKind::FlushFail => "flush-fail",
+            FaultKind::NoSpace => "no-space",
             FaultKind::Hang(_) => "hang",
             FaultKind::ReadOnly => "read-only",
         }
@@ -277,15 +312,18 @@ impl fmt::Display for FaultKind {
             FaultKind::Medium { sticky: true } => f.write_str("=sticky"),
             FaultKind::Transient(count) => write!(f, "={count}"),
             FaultKind::Torn(kept) | FaultKind::TornSilent(kept) => write!(f, "={}", kept.0),
-            FaultKind::Misdirected(distance) => write!(f, "={distance}"),
+            FaultKind::Misdirected(distance) | FaultKind::MisdirectedRead(distance) => write!(f, "={distance}"),
             FaultKind::Bitflip { bits, seed, sticky } => {
                 write!(f, "={bits},seed={seed}{}", if sticky { ",sticky" } else { "" })
             }
+            FaultKind::CorruptWrite { bits, seed } => write!(f, "={bits},seed={seed}"),
             FaultKind::Medium { sticky: false }
             | FaultKind::WriteMedium
             | FaultKind::Lost
             | FaultKind::FailStop
             | FaultKind::FlushLie
+            | FaultKind::FlushFail
+            | FaultKind::NoSpace
             | FaultKind::Hang(None)
             | FaultKind::ReadOnly => Ok(()),
         }
@@ -314,10 +352,8 @@ impl FromStr for FaultKind {
             "torn-silent" => {
                 number(wanted()?).map(|kept| FaultKind::TornSilent(Sectors(kept))).map_err(|word| bad(&word))
             }
-            "misdirected" => match wanted()?.parse() {
-                Ok(0) | Err(_) => Err(bad(wanted()?)),
-                Ok(distance) => Ok(FaultKind::Misdirected(distance)),
-            },
+            "misdirected" => distance(wanted()?).map(FaultKind::Misdirected).map_err(|word| bad(&word)),
+            "misdirected-read" => distance(wanted()?).map(FaultKind::MisdirectedRead).map_err(|word| bad(&word)),
             "hang" => match args {
                 None => Ok(FaultKind::Hang(None)),
                 Some(word) => Ok(FaultKind::Hang(Some(duration(word).ok_or_else(|| bad(word))?))),
@@ -327,13 +363,22 @@ impl FromStr for FaultKind {
                 Some("sticky") => Ok(FaultKind::Medium { sticky: true }),
                 Some(word) => Err(bad(word)),
             },
-            "bitflip" => bitflip(args).map_err(|word| bad(&word)),
+            "bitflip" => {
+                let BitWords { bits, seed, sticky } = bit_words(args).map_err(|word| bad(&word))?;
+                Ok(FaultKind::Bitflip { bits, seed, sticky })
+            }
+            "corrupt-write" => match bit_words(args).map_err(|word| bad(&word))? {
+                BitWords { sticky: true, .. } => Err(bad("sticky")),
+                BitWords { bits, seed, sticky: false } => Ok(FaultKind::CorruptWrite { bits, seed }),
+            },
             _ => match (kind, args) {
                 (_, Some(word)) => Err(bad(word)),
                 ("write-medium", None) => Ok(FaultKind::WriteMedium),
                 ("lost", None) => Ok(FaultKind::Lost),
                 ("fail-stop", None) => Ok(FaultKind::FailStop),
                 ("flush-lie", None) => Ok(FaultKind::FlushLie),
+                ("flush-fail", None) => Ok(FaultKind::FlushFail),
+                ("no-space", None) => Ok(FaultKind::NoSpace),
                 ("read-only", None) => Ok(FaultKind::ReadOnly),
                 (other, None) => unreachable!("`{other}` is listed but not parsed"),
             },
@@ -345,7 +390,18 @@ fn number(word: &str) -> Result<u64, String> {
     word.parse().map_err(|_| word.to_owned())
 }
 
-fn bitflip(args: Option<&str>) -> Result<FaultKind, String> {
+fn distance(word: &str) -> Result<i64, String> {
+    word.parse().ok().filter(|distance| *distance != 0).ok_or_else(|| word.to_owned())
+}
+
+/// `[BITS][,seed=N][,sticky]`
+struct BitWords {
+    bits: u32,
+    seed: u64,
+    sticky: bool,
+}
+
+fn bit_words(args: Option<&str>) -> Result<BitWords, String> {
     let (mut bits, mut seed, mut sticky) = (1, 0, false);
     for word in args.into_iter().flat_map(|args| args.split(',')) {
         if word == "sticky" {
@@ -356,7 +412,7 @@ fn bitflip(args: Option<&str>) -> Result<FaultKind, String> {
             bits = word.parse().ok().filter(|bits| *bits > 0).ok_or_else(|| word.to_owned())?;
         }
     }
-    Ok(FaultKind::Bitflip { bits, seed, sticky })
+    Ok(BitWords { bits, seed, sticky })
 }
 
 impl fmt::Display for FaultSpec {
@@ -556,10 +612,15 @@ mod tests {
             ("torn-silent=0", "torn-silent=0"),
             ("lost", "lost"),
             ("misdirected=-8", "misdirected=-8"),
+            ("misdirected-read=16", "misdirected-read=16"),
             ("bitflip", "bitflip=1,seed=0"),
             ("bitflip=3,seed=7,sticky", "bitflip=3,seed=7,sticky"),
+            ("corrupt-write", "corrupt-write=1,seed=0"),
+            ("corrupt-write=4,seed=9", "corrupt-write=4,seed=9"),
             ("fail-stop", "fail-stop"),
             ("flush-lie", "flush-lie"),
+            ("flush-fail", "flush-fail"),
+            ("no-space", "no-space"),
             ("hang", "hang"),
             ("hang=30s", "hang=30s"),
             ("read-only", "read-only"),
@@ -603,6 +664,8 @@ mod tests {
             ("torn=x", "`x` is no argument of `torn`: torn=K"),
             ("latency=soon", "`soon` is no argument of `latency`: latency=DURATION"),
             ("misdirected=0", "`0` is no argument of `misdirected`: misdirected=D"),
+            ("misdirected-read=far", "`far` is no argument of `misdirected-read`: misdirected-read=D"),
+            ("corrupt-write=1,sticky", "`sticky` is no argument of `corrupt-write`: corrupt-write[=BITS]"),
             ("lost=1", "`1` is no argument of `lost`: lost"),
             ("bitflip=2,sed=1", "`sed=1` is no argument of `bitflip`: "),
             ("lost --range 1..512", "`1..512` is no value for --range: A..B, in bytes, both multiples of 512"),
@@ -627,9 +690,14 @@ mod tests {
             ("lost --range 0..33K", false),
             ("misdirected=-16", true),
             ("misdirected=4", false),
+            ("misdirected-read=8", true),
+            ("misdirected-read=9", false),
+            ("corrupt-write=4097", false),
             ("bitflip=4096", true),
             ("bitflip=4097", false),
             ("flush-lie --range 0..512", false),
+            ("flush-fail --range 0..512", false),
+            ("no-space --range 0..512", true),
             ("transient=2 --times 1", false),
         ] {
             assert_eq!(text.parse::<FaultSpec>().unwrap().check(&limits).is_ok(), fits, "{text}");
