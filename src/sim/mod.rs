@@ -25,7 +25,7 @@ mod world;
 #[cfg(test)]
 mod wrong;
 
-pub use disk::{CacheLoss, DiskModel, Service, SimBank};
+pub use disk::{CacheLoss, DiskModel, Hdd, Service, SimBank, Snapshot, Timing};
 pub use oracle::{Got, OpId, Oracle, Rule, Violation};
 pub use rng::Rng;
 pub use token::{Token, Value};

@@ -175,8 +175,6 @@ const ACTS: [Act; 11] = [
     Act::Flaw,
 ];
 
-const LOSSES: [CacheLoss; 4] = [CacheLoss::PerSector, CacheLoss::DropAll, CacheLoss::PerDisk, CacheLoss::KeepAll];
-
 /// More events than any recovery here takes.
 const EVENTS_MAX: u64 = 50_000;
 
@@ -423,7 +421,7 @@ impl Story {
     // ---- in copies ----
 
     fn cut_here(&mut self) -> Result<(), Failed> {
-        let loss = LOSSES[self.choose.below(4) as usize];
+        let loss = CacheLoss::ALL[self.choose.below(CacheLoss::ALL.len() as u64) as usize];
         let told = self.told.len();
         let lab = self.lab.clone();
         self.after_cut(lab, loss, true)?;
@@ -468,7 +466,7 @@ impl Story {
             }
             drop(replay);
             self.told = told;
-            self.after_cut(second, LOSSES[choose.below(4) as usize], false)?;
+            self.after_cut(second, CacheLoss::ALL[choose.below(CacheLoss::ALL.len() as u64) as usize], false)?;
             self.told.pop();
         } else {
             drop(replay);

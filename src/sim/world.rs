@@ -273,8 +273,6 @@ mod tests {
         world
     }
 
-    const LOSSES: [CacheLoss; 4] = [CacheLoss::KeepAll, CacheLoss::DropAll, CacheLoss::PerSector, CacheLoss::PerDisk];
-
     /// The fork lives on after its power cut, and has it cut a second time.
     #[test]
     fn a_disk_keeps_its_promises_when_the_power_is_cut_at_any_event() {
@@ -283,7 +281,7 @@ mod tests {
             let mut script = script(seed, 40, 60);
             let mut choose = Rng::new(seed, 51);
             while world.advance(&mut script).unwrap_or_else(|failure| panic!("seed {seed}: {failure}")) {
-                for loss in LOSSES {
+                for loss in CacheLoss::ALL {
                     let mut fork = after_power_cut(world.clone(), loss, &mut choose);
                     let mut life = || {
                         fork.read_all(100)?;
