@@ -514,25 +514,25 @@ mod tests {
     use super::*;
     use crate::block::RequestId;
 
-    const DISK: DeviceId = DeviceId(0);
+    pub(super) const DISK: DeviceId = DeviceId(0);
 
-    fn bank() -> SimBank {
+    pub(super) fn bank() -> SimBank {
         let mut bank = SimBank::new(1);
         bank.add_disk(DiskModel::small(Sectors(64), Sectors(16)));
         bank
     }
 
-    fn extent(start: u64, length: u64) -> Extent {
+    pub(super) fn extent(start: u64, length: u64) -> Extent {
         Extent::new(Lba(start), Sectors(length))
     }
 
-    fn write(start: u64, length: u64, byte: u8, durability: Durability) -> Request {
+    pub(super) fn write(start: u64, length: u64, byte: u8, durability: Durability) -> Request {
         let grain = if start < 16 { 512 } else { 64 };
         let payload = Payload::copy_of(&vec![byte; length as usize * grain]);
         Request::new(RequestId(u64::from(byte)), extent(start, length), Op::Write(payload, durability))
     }
 
-    fn run(bank: &mut SimBank) -> Vec<Completion> {
+    pub(super) fn run(bank: &mut SimBank) -> Vec<Completion> {
         let mut done = Vec::new();
         while let Some(deadline) = bank.next_deadline() {
             bank.poll(deadline, &mut done);
@@ -540,13 +540,13 @@ mod tests {
         done.into_iter().map(|(_, completion)| completion).collect()
     }
 
-    fn do_one(bank: &mut SimBank, request: Request) -> Completion {
+    pub(super) fn do_one(bank: &mut SimBank, request: Request) -> Completion {
         let now = bank.now;
         bank.submit(DISK, request, now);
         run(bank).pop().expect("one completion")
     }
 
-    fn read(bank: &mut SimBank, start: u64, length: u64) -> Vec<u8> {
+    pub(super) fn read(bank: &mut SimBank, start: u64, length: u64) -> Vec<u8> {
         let buf = Buf::zeroed(length as usize * if start < 16 { 512 } else { 64 });
         let completion = do_one(bank, Request::new(RequestId(0), extent(start, length), Op::Read(buf)));
         assert_eq!(completion.result, Ok(()));
@@ -554,7 +554,7 @@ mod tests {
         buf.to_vec()
     }
 
-    fn first_bytes(bank: &SimBank, start: u64, length: u64) -> Vec<u8> {
+    pub(super) fn first_bytes(bank: &SimBank, start: u64, length: u64) -> Vec<u8> {
         bank.read_media(DISK, extent(start, length)).chunks(64).map(|sector| sector[0]).collect()
     }
 
@@ -643,5 +643,44 @@ mod tests {
         bank.write_media(DISK, Lba(0), &[6; 512]);
         assert_eq!(read(&mut bank, 30, 3), [[1; 64], [5; 64], [1; 64]].concat());
         assert_eq!(read(&mut bank, 0, 1), [6; 512]);
+    }
+
+    /// Data is written where metadata is, and the other way round, and read back in both grains.
+    #[test]
+    fn what_is_misdirected_across_the_end_of_the_metadata_takes_the_grain_of_where_it_lands() {
+        let mut bank = bank();
+        for settled in [false, true] {
+            let place = |start| extent(start, 4);
+            for (id, start, grain) in [(1, 14, 64), (2, 30, 512)] {
+                let bytes: Vec<u8> = (1..=4).flat_map(|sector| vec![sector; grain]).collect();
+                let write = Op::Write(Payload::copy_of(&bytes), Durability::Volatile);
+                assert_eq!(do_one(&mut bank, Request::new(RequestId(id), place(start), write)).result, Ok(()));
+            }
+            if settled {
+                do_one(&mut bank, Request::flush(RequestId(3)));
+            }
+            assert_eq!(bank.peek(DISK, extent(14, 2)), [[1; 512], [2; 512]].concat());
+            assert_eq!(bank.peek(DISK, extent(16, 2)), [[3; 64], [4; 64]].concat());
+            assert_eq!(bank.peek(DISK, extent(30, 4)), [[1; 64], [2; 64], [3; 64], [4; 64]].concat());
+            for (grain, start) in [(64, 14), (512, 14), (512, 30)] {
+                let read = Request::new(RequestId(4), place(start), Op::Read(Buf::zeroed(4 * grain)));
+                let Op::Read(buf) = do_one(&mut bank, read).op else { panic!("a read comes back as a read") };
+                let sectors: Vec<u8> = buf.to_vec().chunks(grain).map(|sector| sector[0]).collect();
+                assert_eq!(sectors, [1, 2, 3, 4], "{grain} bytes a sector from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hard_disk_answers_in_the_order_it_was_asked() {
+        let mut bank = SimBank::new(1);
+        let model = DiskModel::small(Sectors(64), Sectors(16));
+        bank.add_disk(DiskModel { timing: Timing::Hdd(Hdd::NEARLINE), ..model });
+        for byte in 1..=9 {
+            bank.submit(DISK, write(60 - 4 * u64::from(byte), 2, byte, Durability::Volatile), Instant::START);
+        }
+        let done = run(&mut bank);
+        assert!(done.iter().map(|completion| completion.id.0).eq(1..=9));
+        assert!(bank.now > Instant::START + 7 * Hdd::NEARLINE.revolution(), "backwards, a turn for each");
     }
 }

@@ -99,3 +99,69 @@ pub(super) fn visible<'a>(writes: &'a [Cached], versions: &'a [usize], unit: Ext
     let whole = versions.iter().rposition(|version| writes[*version].covers(unit)).unwrap_or(0);
     versions[whole..].iter().filter_map(move |version| writes[*version].within(unit))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::block::{Durability, Request, RequestId};
+    use crate::sim::disk::tests::{DISK, bank, do_one, extent, first_bytes, write};
+    use crate::sim::{CacheLoss, Rng};
+
+    /// Four blocks of 4 KiB, each with the list of all it was since the last flush.
+    #[test]
+    fn a_power_cut_leaves_each_block_as_it_was_after_one_of_its_writes_sooner_or_later() {
+        for seed in 0..20 {
+            let mut rng = Rng::new(seed, 0);
+            let mut bank = bank();
+            let mut was = vec![vec![[0_u8; 8]]; 4];
+            for byte in 1..=6 {
+                if rng.chance(20) {
+                    do_one(&mut bank, Request::flush(RequestId(0)));
+                    was.iter_mut().for_each(|was| drop(was.drain(..was.len() - 1)));
+                }
+                let start = rng.below(31);
+                let length = 1 + rng.below((32 - start).min(12));
+                do_one(&mut bank, write(16 + start, length, byte, Durability::Volatile));
+                for (block, was) in was.iter_mut().enumerate() {
+                    let mut now = was[was.len() - 1];
+                    let written = |sector: &usize| (start..start + length).contains(&((block * 8 + sector) as u64));
+                    let touched: Vec<usize> = (0..8).filter(written).collect();
+                    touched.iter().for_each(|sector| now[*sector] = byte);
+                    was.extend((!touched.is_empty()).then_some(now));
+                }
+            }
+
+            let mut seen = vec![Vec::new(); 4];
+            for cut in 0..200 {
+                let mut fork = bank.clone();
+                fork.power_cut(CacheLoss::PerBlock, &mut Rng::new(seed, 1 + cut));
+                assert!(fork.unsettled(DISK).is_empty());
+                for (block, seen) in seen.iter_mut().enumerate() {
+                    seen.push(<[u8; 8]>::try_from(first_bytes(&fork, 16 + 8 * block as u64, 8)).unwrap());
+                }
+            }
+
+            for (was, seen) in was.iter_mut().zip(&mut seen) {
+                for states in [&mut *was, seen] {
+                    states.sort_unstable();
+                    states.dedup();
+                }
+                assert_eq!(was, seen, "seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_of_4_kib_is_kept_or_lost_as_a_whole_and_its_sectors_are_not() {
+        let mut bank = bank();
+        do_one(&mut bank, write(24, 8, 1, Durability::Volatile));
+        let mixed = |loss| {
+            (0..50).any(|seed| {
+                let mut fork = bank.clone();
+                fork.power_cut(loss, &mut Rng::new(seed, 0));
+                ![[0; 8], [1; 8]].contains(&first_bytes(&fork, 24, 8).try_into().unwrap())
+            })
+        };
+        assert!(mixed(CacheLoss::PerSector) && !mixed(CacheLoss::PerBlock));
+        assert_eq!(bank.unsettled(DISK), [extent(24, 8)]);
+    }
+}

@@ -192,3 +192,202 @@ impl Disk {
         self.without_space = Some(without);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::block::{Bank, Buf, Durability, IoError, Op, Request, RequestId};
+    use crate::sim::disk::tests::{DISK, bank, do_one, extent, first_bytes, read, run, write};
+    use crate::sim::{CacheLoss, DiskModel, Rng};
+
+    const OTHER: DeviceId = DeviceId(1);
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant::START + Duration::from_millis(milliseconds)
+    }
+
+    fn results(bank: &mut SimBank) -> Vec<Result<(), IoError>> {
+        run(bank).into_iter().map(|completion| completion.result).collect()
+    }
+
+    #[test]
+    fn a_disk_that_hangs_times_out_what_is_in_flight_and_what_comes_until_it_is_ended() {
+        let mut bank = bank();
+        bank.submit(DISK, write(20, 1, 1, Durability::Volatile), Instant::START);
+        bank.hang(DISK, PATIENCE);
+        bank.submit(DISK, Request::flush(RequestId(2)), Instant::START);
+        bank.submit(DISK, Request::new(RequestId(3), extent(20, 1), Op::Read(Buf::zeroed(64))), at(1));
+        bank.submit(DISK, write(63, 2, 4, Durability::Volatile), at(2));
+        assert!(bank.is_hung(DISK));
+        assert_eq!(bank.next_deadline(), Some(at(50)));
+        bank.end_hang(DISK);
+        bank.submit(DISK, write(21, 1, 5, Durability::Volatile), at(3));
+        assert_eq!(results(&mut bank), [vec![Ok(())], vec![Err(IoError::Timeout); 4]].concat());
+        assert_eq!(bank.now, at(52));
+        assert!(!bank.is_hung(DISK));
+    }
+
+    /// Asked before the disk hangs, at once after, and when the write has timed out.
+    #[test]
+    fn a_hung_write_happened_at_once_or_at_its_timeout_or_never() {
+        let mut seen = BTreeSet::new();
+        for seed in 0..50 {
+            for late in [false, true] {
+                let mut bank = SimBank::new(seed);
+                bank.add_disk(DiskModel::small(Sectors(64), Sectors(16)));
+                if late {
+                    bank.hang(DISK, PATIENCE);
+                }
+                bank.submit(DISK, write(20, 1, 7, Durability::Fua), Instant::START);
+                bank.hang(DISK, PATIENCE);
+                let at_once = first_bytes(&bank, 20, 1)[0];
+                let mut cut = bank.clone();
+                cut.power_cut(CacheLoss::DropAll, &mut Rng::new(seed, 9));
+                assert_eq!(first_bytes(&cut, 20, 1)[0], at_once);
+                assert_eq!(results(&mut bank), [Err(IoError::Timeout)]);
+                let at_last = first_bytes(&bank, 20, 1)[0];
+                seen.insert((late, at_once, at_last));
+            }
+        }
+        let each = |late| [(late, 0, 0), (late, 0, 7), (late, 7, 7)];
+        assert!(seen.iter().eq(&[each(false), each(true)].concat()), "{seen:?}");
+    }
+
+    #[test]
+    fn a_disk_that_stopped_is_offline_and_does_not_time_out() {
+        let mut bank = bank();
+        bank.hang(DISK, PATIENCE);
+        bank.submit(DISK, write(20, 1, 1, Durability::Volatile), Instant::START);
+        bank.fail_stop(DISK);
+        assert_eq!(results(&mut bank), [Err(IoError::Offline)]);
+    }
+
+    #[test]
+    fn a_slow_disk_takes_its_factor_as_long() {
+        let took = |factor| {
+            let mut bank = bank();
+            bank.slow(DISK, factor);
+            do_one(&mut bank, write(20, 1, 1, Durability::Volatile));
+            bank.now.since(Instant::START)
+        };
+        assert_eq!(took(1000), took(1) * 1000);
+        let mut bank = bank();
+        bank.slow(DISK, 1000);
+        bank.slow(DISK, 1);
+        do_one(&mut bank, write(20, 1, 1, Durability::Volatile));
+        assert_eq!(bank.now.since(Instant::START), took(1));
+    }
+
+    #[test]
+    fn a_failed_flush_takes_the_cache_with_it_and_the_next_one_succeeds() {
+        let forced = write(30, 1, 9, Durability::Fua);
+        for failing in [Request::flush(RequestId(1)), forced] {
+            let mut bank = bank();
+            do_one(&mut bank, write(20, 2, 1, Durability::Fua));
+            do_one(&mut bank, write(21, 2, 2, Durability::Volatile));
+            bank.fail_flushes(DISK, 1);
+            assert_eq!(do_one(&mut bank, failing).result, Err(IoError::Medium));
+            assert_eq!(read(&mut bank, 20, 3), [[1; 64], [1; 64], [0; 64]].concat());
+            assert_eq!(read(&mut bank, 30, 1), [0; 64]);
+            assert_eq!(do_one(&mut bank, Request::flush(RequestId(3))).result, Ok(()));
+            assert_eq!(first_bytes(&bank, 20, 3), [1, 1, 0]);
+        }
+    }
+
+    /// A page of media is 8 sectors of metadata, or 64 of data.
+    #[test]
+    fn without_space_only_what_was_written_before_can_be_written() {
+        let mut bank = SimBank::new(1);
+        bank.add_disk(DiskModel::small(Sectors(16 + 256), Sectors(16)));
+        bank.write_media(DISK, Lba(8), &[1; 512]);
+        do_one(&mut bank, write(16 + 70, 1, 1, Durability::Fua));
+        do_one(&mut bank, write(16 + 191, 1, 1, Durability::Volatile));
+        bank.limit_space(DISK);
+
+        let attempt = |bank: &mut SimBank, start, length| {
+            do_one(bank, write(start, length, 2, Durability::Volatile)).result.is_ok()
+        };
+        let fits = [(8, 8), (16 + 64, 128), (16 + 191, 1)];
+        assert!(fits.into_iter().all(|(start, length)| attempt(&mut bank, start, length)));
+        let full = [(0, 1), (7, 2), (16, 1), (16 + 63, 2), (16 + 191, 2), (16 + 255, 1)];
+        assert!(!full.into_iter().any(|(start, length)| attempt(&mut bank, start, length)));
+        let zeroes = Request::new(RequestId(1), extent(0, 1), Op::WriteZeroes(Durability::Volatile));
+        assert_eq!(do_one(&mut bank, zeroes).result, Err(IoError::NoSpace));
+        let discard = Request::new(RequestId(1), extent(0, 100), Op::Discard);
+        assert_eq!(do_one(&mut bank, discard).result, Ok(()));
+        assert!(attempt(&mut bank, 8, 1) && !attempt(&mut bank, 7, 1));
+        assert_eq!(first_bytes(&bank, 16, 1), [0]);
+
+        bank.unlimit_space(DISK);
+        assert!(full.into_iter().all(|(start, length)| attempt(&mut bank, start, length)));
+    }
+
+    #[test]
+    fn an_image_comes_back_as_it_was_read_when_it_was_taken() {
+        let mut bank = bank();
+        do_one(&mut bank, write(20, 4, 1, Durability::Fua));
+        do_one(&mut bank, write(21, 1, 2, Durability::Volatile));
+        bank.fail_medium(DISK, extent(30, 1));
+        let snapshot = bank.snapshot(DISK);
+        assert_eq!(first_bytes(&bank, 20, 4), [1; 4], "the disk itself is as it was");
+        do_one(&mut bank, write(20, 12, 3, Durability::Fua));
+        do_one(&mut bank, write(20, 1, 4, Durability::Volatile));
+        assert!(!bank.is_unreadable(DISK, extent(30, 1)));
+
+        bank.restore(DISK, snapshot);
+        assert_eq!(first_bytes(&bank, 20, 4), [1, 2, 1, 1]);
+        assert_eq!(read(&mut bank, 20, 4)[64..128], [2; 64]);
+        assert!(bank.unsettled(DISK).is_empty() && bank.is_unreadable(DISK, extent(30, 1)));
+    }
+
+    #[test]
+    fn two_disks_change_places_and_one_becomes_the_double_of_the_other() {
+        let mut bank = bank();
+        bank.add_disk(DiskModel::small(Sectors(64), Sectors(16)));
+        do_one(&mut bank, write(20, 1, 1, Durability::Volatile));
+        bank.fail_medium(DISK, extent(40, 1));
+        bank.write_media(OTHER, Lba(20), &[2; 64]);
+
+        bank.swap(DISK, OTHER);
+        let byte = |bank: &SimBank, device| bank.peek(device, extent(20, 1))[0];
+        assert_eq!((byte(&bank, DISK), byte(&bank, OTHER)), (2, 1));
+        assert!(bank.is_unreadable(OTHER, extent(40, 1)) && !bank.is_unreadable(DISK, extent(40, 1)));
+        assert_eq!((bank.unsettled(DISK), bank.unsettled(OTHER)), (vec![], vec![extent(20, 1)]));
+
+        bank.copy(OTHER, DISK);
+        assert_eq!((byte(&bank, DISK), byte(&bank, OTHER)), (1, 1));
+        assert!(bank.is_unreadable(DISK, extent(40, 1)));
+        do_one(&mut bank, write(20, 1, 3, Durability::Fua));
+        assert_eq!((byte(&bank, DISK), byte(&bank, OTHER)), (3, 1));
+    }
+
+    /// All of it at once: a clone goes on as the original does.
+    #[test]
+    fn a_clone_of_a_broken_disk_has_the_same_future() {
+        for seed in 0..20 {
+            let mut rng = Rng::new(seed, 0);
+            let mut bank = SimBank::new(seed);
+            bank.add_disk(DiskModel::small(Sectors(64), Sectors(16)));
+            let live = |bank: &mut SimBank, rng: &mut Rng| {
+                for byte in 0..20 {
+                    match rng.below(8) {
+                        0 => bank.hang(DISK, PATIENCE),
+                        1 => bank.end_hang(DISK),
+                        2 => bank.slow(DISK, 1 + rng.below(9) as u32),
+                        3 => bank.fail_flushes(DISK, rng.below(2)),
+                        4 => bank.limit_space(DISK),
+                        5 => bank.submit(DISK, Request::flush(RequestId(0)), bank.now),
+                        _ => bank.submit(DISK, write(16 + rng.below(40), 3, byte, Durability::Volatile), bank.now),
+                    }
+                }
+                (results(bank), bank.trace())
+            };
+            live(&mut bank, &mut rng);
+            let (mut clone, mut again) = (bank.clone(), rng.clone());
+            assert_eq!(live(&mut bank, &mut rng), live(&mut clone, &mut again));
+        }
+    }
+}
