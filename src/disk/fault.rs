@@ -28,9 +28,9 @@ use crate::block::{
     RequestId, Sectors,
 };
 
-pub(crate) use spec::{DurationText, duration};
 use strike::Strikes;
 
+pub(crate) use spec::{DurationText, duration};
 pub use spec::{FAULT_KINDS, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
 pub use strike::Strike;
 
@@ -959,7 +959,9 @@ mod tests {
         let felt = |faults: &[&str], op: Op| {
             let mut rig = Rig::new();
             rig.bank.keep_strikes();
-            faults.iter().for_each(|fault| drop(rig.arm(fault)));
+            for fault in faults {
+                rig.arm(fault);
+            }
             rig.submit(DISK, extent(4, 4), op);
             rig.bank.take_strikes().into_iter().map(|strike| strike.extents).collect::<Vec<_>>()
         };

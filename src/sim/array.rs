@@ -417,7 +417,7 @@ fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
 /// Whether requests of a disk may fail for a fault that somebody gave it.
 fn may_fail(array: &SimArray, device: DeviceId) -> bool {
     let fails = |fault: &crate::disk::ArmedFault| fault.device == device && fault.spec.kind.is_error();
-    array.bank().list().iter().any(fails) || array.bank().inner().is_hung(device)
+    array.bank().list().iter().any(fails) || array.bank().inner().may_fail(device)
 }
 
 /// Whether faults that are really there leave too little of a sector: what the array believes of its members is taken

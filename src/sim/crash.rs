@@ -41,15 +41,13 @@ pub struct Tally {
     pub views: u64,
 }
 
-const LOSSES: [CacheLoss; 4] = [CacheLoss::PerSector, CacheLoss::DropAll, CacheLoss::PerDisk, CacheLoss::KeepAll];
-
 impl CrashPoint {
     /// The crash point of a seed at an event.
     pub fn drawn(seed: u64, event: u64) -> CrashPoint {
         let mut rng = Rng::new(seed, 1 << 32 | event);
-        let loss = LOSSES[rng.below(4) as usize];
+        let loss = CacheLoss::ALL[rng.below(5) as usize];
         let then = [Aftermath::Recover, Aftermath::Read, Aftermath::Lose, Aftermath::Write][rng.below(4) as usize];
-        let again = Again { events: rng.below(60), loss: LOSSES[rng.below(4) as usize] };
+        let again = Again { events: rng.below(60), loss: CacheLoss::ALL[rng.below(5) as usize] };
         let (back, twice, choose) = (rng.chance(50), rng.chance(20), rng.draw() >> 1);
         CrashPoint { event, loss, back, then, again: twice.then_some(again), choose }
     }

@@ -195,7 +195,7 @@ struct Life<'a> {
     told: Vec<String>,
     /// The copy whose power was cut, if it ends badly.
     crash: Option<CrashPoint>,
-    snapshots: Vec<(DeviceId, super::stub::Snapshot)>,
+    snapshots: Vec<(DeviceId, super::Snapshot)>,
 }
 
 /// Lines of its story a finding carries.

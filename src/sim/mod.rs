@@ -7,8 +7,10 @@
 //!
 //! [`SimBank`] is the disks, with volatile caches and an event heap. [`Oracle`] knows what each
 //! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
-//! replays a [`workload`] of client operations. [`mod@array`] puts a RAID array between them, and [`powercut`] cuts its power
-//! at every event. Nothing here reads a clock or starts a thread.
+//! replays a [`workload`] of client operations; [`mod@array`] puts a RAID array between them.
+//!
+//! A [`scenario`] is all that will happen to one array, as data: [drawn](mod@draw) from a seed, or written by hand. A
+//! [`life`] carries it out, and [`mod@crash`] cuts the power of copies of it. Nothing here reads a clock or starts a thread.
 
 pub mod array;
 #[cfg(test)]
@@ -23,7 +25,6 @@ mod oracle;
 mod rng;
 pub mod scenario;
 mod shape;
-mod stub;
 mod text;
 mod token;
 mod trace;
@@ -32,7 +33,7 @@ mod world;
 #[cfg(test)]
 mod wrong;
 
-pub use disk::{CacheLoss, DiskModel, Service, SimBank};
+pub use disk::{CacheLoss, DiskModel, Hdd, Service, SimBank, Snapshot, Timing};
 pub use draw::{Harm, Wish, draw};
 pub use finding::{Failed, Finding, Reason};
 pub use life::{Cuts, Effort, Promise, Report, Verdict, Watch, live, live_watched};

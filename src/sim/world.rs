@@ -273,7 +273,8 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::{CacheLoss, DiskModel, Mix, Rng, SimBank};
+    use crate::disk::Fault;
+    use crate::sim::{CacheLoss, DiskModel, Hdd, Mix, Rng, SimBank, Timing};
 
     fn one_disk(seed: u64, sectors: u64) -> SimBank {
         let mut bank = SimBank::new(seed);
@@ -303,8 +304,6 @@ mod tests {
         world
     }
 
-    const LOSSES: [CacheLoss; 4] = [CacheLoss::KeepAll, CacheLoss::DropAll, CacheLoss::PerSector, CacheLoss::PerDisk];
-
     /// The fork lives on after its power cut, and has it cut a second time.
     #[test]
     fn a_disk_keeps_its_promises_when_the_power_is_cut_at_any_event() {
@@ -313,7 +312,7 @@ mod tests {
             let mut script = script(seed, 40, 60);
             let mut choose = Rng::new(seed, 51);
             while world.advance(&mut script).unwrap_or_else(|failure| panic!("seed {seed}: {failure}")) {
-                for loss in LOSSES {
+                for loss in CacheLoss::ALL {
                     let mut fork = after_power_cut(world.clone(), loss, &mut choose);
                     let mut life = || {
                         fork.read_all(100)?;
@@ -332,6 +331,104 @@ mod tests {
 
     fn not_stuck(failure: Failure) -> Result<(), Failure> {
         if matches!(failure, Failure::Stuck { .. }) { Ok(()) } else { Err(failure) }
+    }
+
+    /// A disk whose requests, from the 20th on, meet a fault for a while; at the end its power is cut.
+    fn life(seed: u64, model: DiskModel, fault: &str, harm: fn(&mut SimBank, u64)) -> Result<(), Failure> {
+        let mut bank = SimBank::new(seed);
+        bank.add_disk(model);
+        let limits = bank.limits(VOLUME);
+        let mut stack = Fault::new(bank);
+        if !fault.is_empty() {
+            let spec = format!("{fault} --at-io 20").parse().expect("it is a fault");
+            stack.arm(VOLUME, spec, Instant::START).expect("the disk can have it");
+        }
+        let mut rng = Rng::new(seed, 60);
+        let ops = Mix::of_all(&limits).draw(&limits, 80, &mut rng);
+        let mut world = World::new(stack, |_, _| true);
+        let mut script = Script::new(ops, 4);
+        while world.advance(&mut script)? {
+            let event = world.events();
+            harm(world.stack.inner_mut(), event);
+        }
+        world.read_all(100)?;
+        for loss in [CacheLoss::DropAll, CacheLoss::PerBlock, CacheLoss::PerSector] {
+            let Ok(mut cut) = world.clone().restart::<std::convert::Infallible>(|stack| {
+                let mut bank = stack.inner().clone();
+                bank.power_cut(loss, &mut rng);
+                Ok(Fault::new(bank))
+            });
+            cut.read_all(100)?;
+            cut.read_all(100)?;
+        }
+        Ok(())
+    }
+
+    fn plain() -> DiskModel {
+        let mut model = DiskModel::small(Sectors(40), Sectors::ZERO);
+        model.limits.preferred = Sectors(4);
+        model
+    }
+
+    const FLUSHES_FAIL: fn(&mut SimBank, u64) = |bank, event| {
+        if event == 30 {
+            bank.fail_flushes(VOLUME, 1);
+        }
+    };
+
+    #[test]
+    fn a_disk_that_says_when_it_fails_keeps_its_promises() {
+        let hangs: fn(&mut SimBank, u64) = |bank, event| match event % 20 {
+            5 => bank.hang(VOLUME, std::time::Duration::from_millis(30)),
+            9 => bank.end_hang(VOLUME),
+            _ => {}
+        };
+        let grows_slow: fn(&mut SimBank, u64) = |bank, event| bank.slow(VOLUME, 1 + event as u32 % 100);
+        let fills: fn(&mut SimBank, u64) = |bank, event| match event % 20 {
+            5 => bank.limit_space(VOLUME),
+            15 => bank.unlimit_space(VOLUME),
+            _ => {}
+        };
+        let hdd = DiskModel { timing: Timing::Hdd(Hdd::NEARLINE), ..plain() };
+        for seed in 0..20 {
+            for fault in [
+                "latency=1ms --times 9",
+                "hang=5ms",
+                "medium --times 3",
+                "write-medium --times 5",
+                "transient=6",
+                "torn=1 --times 5",
+                "fail-stop --times 9",
+                "flush-fail --times 4",
+                "no-space --times 4",
+                "read-only --times 9",
+            ] {
+                life(seed, plain(), fault, |_, _| {}).unwrap_or_else(|failure| panic!("{seed}, {fault}: {failure}"));
+            }
+            for (model, harm) in [(plain(), hangs), (plain(), grows_slow), (plain(), fills), (hdd, hangs), (hdd, fills)]
+            {
+                life(seed, model, "", harm).unwrap_or_else(|failure| panic!("{seed}: {failure}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_does_not_say_is_found_out() {
+        let never: fn(&mut SimBank, u64) = |_, _| {};
+        for (fault, harm) in [
+            ("lost --times 6", never),
+            ("misdirected=3 --times 6", never),
+            ("misdirected-read=2 --times 6", never),
+            ("bitflip --times 6", never),
+            ("corrupt-write --times 6", never),
+            ("torn-silent=0 --times 6", never),
+            ("flush-lie", never),
+            ("", FLUSHES_FAIL),
+        ] {
+            let found =
+                (0..20).filter(|seed| matches!(life(*seed, plain(), fault, harm), Err(Failure::Wrong(_)))).count();
+            assert!(found >= 5, "{fault}: found in {found} of 20 lives");
+        }
     }
 
     #[test]
