@@ -15,6 +15,8 @@ pub mod array;
 mod array_tests;
 mod cow;
 mod disk;
+#[cfg(all(test, feature = "mutants"))]
+mod mutant_tests;
 mod oracle;
 pub mod powercut;
 mod rng;
