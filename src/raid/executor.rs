@@ -322,8 +322,12 @@ impl<B: Bank> Array<B> {
         let band = &self.bands[key];
         let source = band.plan.reads.lowest().expect("a resync reads a copy");
         let bytes = band.known[source].clone().expect("it was read");
-        let writes: SmallVec<[(usize, Bytes); 8]> =
-            band.plan.writes.iter().map(|column| (column, bytes.clone())).collect();
+        let mut columns = band.plan.writes;
+        // A replacement beside the member that was read may have been filled from another copy.
+        if self.control.members.in_slot(band.stripe.columns[source].slot).count() > 1 {
+            columns.insert(source);
+        }
+        let writes: SmallVec<[(usize, Bytes); 8]> = columns.iter().map(|column| (column, bytes.clone())).collect();
         self.write_columns(key, &writes);
     }
 

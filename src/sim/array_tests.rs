@@ -61,6 +61,13 @@ fn a_replacement_is_like_the_member_beside_it() {
     lives([60389].into_iter(), Effort { every: 11, ..Effort::SAMPLE });
 }
 
+/// It was filled from another copy because the member beside it could not be read there; a read then made the copies
+/// equal, but for the replacement.
+#[test]
+fn a_replacement_is_made_equal_with_the_member_beside_it() {
+    lives([8].into_iter(), Effort { ops: 12, every: 1, ..Effort::SAMPLE });
+}
+
 #[test]
 fn a_life_is_the_same_twice() {
     for seed in [3, 8] {
