@@ -16,6 +16,7 @@ use super::control::{Control, Event, Start};
 use super::geometry::{Geometry, StripeIndex};
 use super::locks::{Access, Locks};
 use super::member::Members;
+use super::mutant::{self, Mutant};
 use super::plan::Intent;
 use super::sync::{Sync, SyncOptions};
 use crate::block::{
@@ -370,7 +371,9 @@ impl<B: Bank> Array<B> {
         if matches!(band.intent, Intent::Write(_)) {
             let range = self.geometry.sync_range(band.index, band.rows.clone());
             band.gate = Some(range.clone());
-            if let Some(epoch) = self.control.begin_write(&range) {
+            if let Some(epoch) = self.control.begin_write(&range)
+                && !mutant::is_on(Mutant::WriteBeforeMark)
+            {
                 band.phase = Phase::Gate;
                 self.waiting.push((epoch, Waiter::Gate(key)));
                 return;
@@ -387,7 +390,10 @@ impl<B: Bank> Array<B> {
             return self.begin(key);
         }
         let mirror = self.geometry.parity_count() == 0;
-        let settles = mirror && !self.control.is_read_only() && !self.control.is_trusted(band.index, &band.rows);
+        let settles = mirror
+            && !self.control.is_read_only()
+            && !self.control.is_trusted(band.index, &band.rows)
+            && !mutant::is_on(Mutant::CopiesNotSettled);
         let access = match band.intent {
             Intent::Read(_) if settles => Access::Exclusive,
             Intent::Read(_) => Access::Shared,
@@ -428,7 +434,9 @@ impl<B: Bank> Array<B> {
     }
 
     fn flush_done(&mut self, key: usize, device: DeviceId, result: Result<(), IoError>) {
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !mutant::is_on(Mutant::FlushErrorIgnored)
+        {
             if let Some(member) = self.control.members.get_mut(device) {
                 member.errors.flush += 1;
             }
@@ -439,6 +447,11 @@ impl<B: Bank> Array<B> {
             }
         }
         self.requests[key].outstanding -= 1;
+        if mutant::is_on(Mutant::FlushBeforeLast) && self.requests[key].outstanding == 1 {
+            let UserRequest { id, op, result, .. } = &mut self.requests[key];
+            let op = std::mem::replace(op, Op::Discard);
+            self.ready.push((VOLUME, Completion { id: *id, op, result: *result }));
+        }
         if self.requests[key].outstanding == 0 {
             match self.control.record() {
                 Some(epoch) => self.waiting.push((epoch, Waiter::Flush(key))),
@@ -449,6 +462,9 @@ impl<B: Bank> Array<B> {
 
     fn acknowledge_flush(&mut self, key: usize) {
         let UserRequest { id, op, result, .. } = self.requests.remove(key);
+        if mutant::is_on(Mutant::FlushBeforeLast) && matches!(op, Op::Discard) {
+            return;
+        }
         let result = if self.control.is_failed() { result.and(Err(IoError::Offline)) } else { result };
         self.ready.push((VOLUME, Completion { id, op, result }));
     }

@@ -29,6 +29,7 @@ use rangemap::RangeSet;
 use super::bitmap_super::BITMAP_PAGE;
 use super::geometry::{Column, Geometry, Slot, StripeIndex};
 use super::member::{Member, Members, Place, Standing};
+use super::mutant::{self, Mutant};
 use super::plan::BandHealth;
 use super::set::{ColumnSet, SlotSet};
 use super::superblock::{MemberRole, Recovery, ResyncOffset, Superblock, Timestamp};
@@ -211,6 +212,7 @@ impl Control {
         }
         control.resync_recorded = control.untrusted.first().map(|range| range.start);
         control.catching_up = control.mode == Mode::Running && control.redundant() && !control.behind().is_empty();
+        control.catching_up &= !mutant::is_on(Mutant::NoCatchUp);
         control
     }
 
@@ -338,7 +340,8 @@ impl Control {
 
     /// What must be durable before a write that has just been carried out may be acknowledged.
     pub(super) fn record(&self) -> Option<Epoch> {
-        (self.record_epoch > self.durable && self.mode == Mode::Running).then_some(self.record_epoch)
+        let missing = self.record_epoch > self.durable && self.mode == Mode::Running;
+        (missing && !mutant::is_on(Mutant::AcknowledgedBeforeRecord)).then_some(self.record_epoch)
     }
 
     pub(super) fn durable(&self) -> Epoch {
@@ -538,7 +541,7 @@ impl Control {
             let untrusted = &self.untrusted;
             if bitmap.clear_idle(|range| untrusted.overlaps(&range), self.events) {
                 self.wanted.pages = true;
-                self.wanted.flush = true;
+                self.wanted.flush |= !mutant::is_on(Mutant::BitBeforeFlush);
             }
         }
         if !bitmap.is_clear() && whole {
@@ -574,6 +577,7 @@ impl Control {
         let resynced_to = self.resynced_to(wanted.flush);
         let resync = match resynced_to {
             _ if self.active => ResyncOffset::From(Sectors::ZERO),
+            Some(_) if mutant::is_on(Mutant::CleanBeforeResynced) => ResyncOffset::InSync,
             Some(from) => ResyncOffset::From(Sectors(from)),
             None => ResyncOffset::InSync,
         };
@@ -584,7 +588,7 @@ impl Control {
             pages: self.bitmap.as_mut().map(|bitmap| bitmap.start_update(events)).unwrap_or_default(),
             resync,
             resynced_to,
-            watermarks: self.watermarks(wanted.flush),
+            watermarks: self.watermarks(wanted.flush || mutant::is_on(Mutant::WatermarkBeforeFlush)),
             bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
             flush_failed: false,
             catch_up: only.map(|only| (only, self.roles())),

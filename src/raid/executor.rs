@@ -14,7 +14,8 @@ use super::compute;
 use super::control::{Event, READ_ERRORS_MAX};
 use super::geometry::Role;
 use super::locks::Access;
-use super::member::Standing;
+use super::member::{Place, Standing};
+use super::mutant::{self, Mutant};
 use super::plan::{self, Intent, Parity, Prefer, Unrecoverable};
 use super::set::{ChunkSet, ColumnSet};
 use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Op, Payload, Sectors};
@@ -187,6 +188,14 @@ impl<B: Bank> Array<B> {
         let kernel = self.kernel;
         let band = &mut self.bands[key];
         let roles = roles_of(band);
+        if mutant::is_on(Mutant::ParityNeverLoaded)
+            && roles.contains(&Role::Q)
+            && !band.plan.recover.is_empty()
+            && matches!(band.intent, Intent::Write(chunks) if !band.plan.writes.contains_all(ColumnSet::from_bits(chunks.bits())))
+        {
+            band.known.fill(None);
+            return self.begin(key);
+        }
         compute::recover(kernel, &roles, &mut band.known, band.plan.recover);
         match band.intent {
             Intent::Read(_) if band.settle => self.write_copies(key),
@@ -313,8 +322,12 @@ impl<B: Bank> Array<B> {
         let band = &self.bands[key];
         let source = band.plan.reads.lowest().expect("a resync reads a copy");
         let bytes = band.known[source].clone().expect("it was read");
-        let writes: SmallVec<[(usize, Bytes); 8]> =
-            band.plan.writes.iter().map(|column| (column, bytes.clone())).collect();
+        let mut columns = band.plan.writes;
+        // A replacement beside the member that was read may have been filled from another copy.
+        if self.control.members.in_slot(band.stripe.columns[source].slot).count() > 1 {
+            columns.insert(source);
+        }
+        let writes: SmallVec<[(usize, Bytes); 8]> = columns.iter().map(|column| (column, bytes.clone())).collect();
         self.write_columns(key, &writes);
     }
 
@@ -336,7 +349,11 @@ impl<B: Bank> Array<B> {
         for at in columns.iter() {
             let column = &band.stripe.columns[at];
             for member in self.control.members.in_slot(column.slot) {
-                if member.standing(column.base, &band.rows) != Standing::Stale {
+                let full = member.stale.is_empty();
+                let missed = matches!(member.place, Place::Replacement(_))
+                    && (mutant::is_on(Mutant::ReplacementMissesWrites) && !full
+                        || mutant::is_on(Mutant::ReplacementWindow) && full && self.geometry.parity_count() == 0);
+                if member.standing(column.base, &band.rows) != Standing::Stale && !missed {
                     places.push((member.device, at, member.on_device(column.base, &band.rows)));
                 }
             }
@@ -396,7 +413,7 @@ impl<B: Bank> Array<B> {
 
     /// All writes of a band came back.
     fn written(&mut self, key: usize) {
-        if self.geometry.tolerance() > 0 {
+        if self.geometry.tolerance() > 0 && !mutant::is_on(Mutant::WriteErrorForgotten) {
             for (device, column) in self.bands[key].unwritten.clone() {
                 let sectors = self.sectors_on(key, device, column);
                 self.control.add_bad_blocks(device, sectors);
@@ -440,7 +457,9 @@ impl<B: Bank> Array<B> {
             Parity::Encode => true,
             // All copies of a mirror have just been written; a parity stripe without parity has nothing to agree.
             Parity::Keep => self.geometry.parity_count() == 0 && self.geometry.tolerance() > 0,
-            Parity::Delta => false,
+            Parity::Delta => {
+                mutant::is_on(Mutant::DifferenceAgrees) || mutant::is_on(Mutant::DifferenceOnDoubtfulParity)
+            }
         } || band.content != Content::Bytes;
         if agrees {
             self.resynced(key);
@@ -608,7 +627,9 @@ impl<B: Bank> Array<B> {
             band.targets.iter().copied().filter(|(_, column)| gone.contains(*column)).collect();
         for (device, column) in lost_targets {
             let sectors = self.sectors_on(key, device, column);
-            self.control.add_bad_blocks(device, sectors);
+            if !mutant::is_on(Mutant::LostNotRecorded) {
+                self.control.add_bad_blocks(device, sectors);
+            }
             self.mark_recovered(key, device, column);
         }
         let left = targets - gone;

@@ -7,6 +7,7 @@ use super::assemble::{Candidate, one_range, stale_by_bitmap};
 use super::control::Event;
 use super::geometry::Slot;
 use super::member::{Member, Place};
+use super::mutant::{self, Mutant};
 use super::set::SlotSet;
 use super::superblock::{MemberRole, Superblock};
 use crate::block::{Bank, DeviceId, Sectors};
@@ -195,7 +196,10 @@ impl<B: Bank> Array<B> {
             panic!("a device that may come back was in a slot of an array with a bitmap");
         };
         let slot = Slot(slot as u8);
-        let stale = stale_by_bitmap(&self.geometry, bitmap, slot, 0);
+        let mut stale = stale_by_bitmap(&self.geometry, bitmap, slot, 0);
+        if mutant::is_on(Mutant::StaleReAdded) && superblock.events + 2 >= self.control.events() {
+            stale.clear();
+        }
         let mut member = Member::new(device, Place::Slot(slot), superblock);
         member.bad = bad;
         member.joining = true;

@@ -23,6 +23,7 @@ use super::compute::{self, Blame};
 use super::control::Event;
 use super::geometry::{Role, Slot, StripeIndex};
 use super::member::Place;
+use super::mutant::{self, Mutant};
 use super::plan::Intent;
 use super::set::ColumnSet;
 use crate::block::{Bank, DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Payload, Sectors};
@@ -476,6 +477,18 @@ impl<B: Bank> Array<B> {
             let cursor = &mut self.sync.cursors[column.slot.0 as usize];
             *cursor = (*cursor).max(column.base.0 + end);
         }
+        let written = |band: &Band| {
+            let overlaps = band.index == index && band.rows.start < end && first < band.rows.end;
+            overlaps && matches!(band.intent, Intent::Write(_)) && band.phase == Phase::Writing
+        };
+        if mutant::is_on(Mutant::RecoverySkipsWrites) && self.bands.iter().any(|(_, band)| written(band)) {
+            for (device, at) in targets {
+                let base = stripe.columns[at].base.0;
+                self.control.recovered(device, base + first..base + end);
+                self.finish_recovery_of(device);
+            }
+            return Some(0);
+        }
         let columns: ColumnSet = targets.iter().map(|(_, at)| *at).collect();
         let mut band = Band::new(Purpose::Sync, Intent::Recover(columns), index, stripe, first..end);
         band.targets = targets;
@@ -499,6 +512,9 @@ impl<B: Bank> Array<B> {
     fn start_sync_band(&mut self, band: Band) {
         self.sync.inflight += 1;
         let key = self.bands.insert(band);
+        if mutant::is_on(Mutant::RepairWithoutLock) && self.sync.action == SyncAction::Repair {
+            return self.begin(key);
+        }
         self.take_lock(key);
     }
 
@@ -569,7 +585,9 @@ impl<B: Bank> Array<B> {
         member.by_bitmap = false;
         let replaces = matches!(member.place, Place::Replacement(_));
         let epoch = self.control.checkpoint();
-        if replaces {
+        if replaces && mutant::is_on(Mutant::ReplacementBeforeRecord) {
+            self.finish_replacement(device);
+        } else if replaces {
             self.waiting.push((epoch, Waiter::Replacement(device)));
         } else {
             self.control.note(Event::SpareActive(device));
@@ -667,6 +685,9 @@ impl<B: Bank> Array<B> {
         let parity = self.geometry.parity_count() > 0;
         let data = band.stripe.data_chunks;
         let wrong = match blame {
+            Blame::Column(column) if mutant::is_on(Mutant::CulpritIntoParity) && parity && column < data => {
+                ColumnSet::range(data..roles.len())
+            }
             Blame::Column(column) => ColumnSet::only(column),
             Blame::Unknown if !trust_data => return false,
             Blame::Unknown if parity => ColumnSet::range(data..roles.len()),

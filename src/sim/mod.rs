@@ -21,6 +21,8 @@ mod disk;
 pub mod draw;
 mod finding;
 pub mod life;
+#[cfg(all(test, feature = "mutants"))]
+mod mutant_tests;
 mod oracle;
 mod rng;
 pub mod scenario;
