@@ -22,7 +22,8 @@ use std::time::Duration;
 use rangemap::RangeSet;
 
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Request, RequestId, Sectors,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Op, Request, RequestId,
+    Sectors,
 };
 
 pub use spec::{FAULT_KINDS, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
@@ -282,6 +283,10 @@ impl<B: Bank> Bank for Fault<B> {
     fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.first_key_value().map(|((due, _), _)| *due);
         [held, self.inner.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.inner.mark(mark);
     }
 }
 
