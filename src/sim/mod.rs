@@ -8,11 +8,12 @@
 //! [`SimBank`] is the disks, with volatile caches and an event heap. [`Oracle`] knows what each
 //! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
 //! replays a [`workload`] of client operations. [`mod@array`] puts a RAID array between them, and [`powercut`] cuts its power
-//! at every event. Nothing here reads a clock or starts a thread.
+//! at every event; [`coverage`] counts what was reached. Nothing here reads a clock or starts a thread.
 
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod coverage;
 mod cow;
 mod disk;
 mod oracle;
