@@ -47,7 +47,7 @@ marks! {
     WaitersFreedByFailure = "waiters-freed-by-failure",
     /// A write that had passed its gate found the array failed.
     WriteMetFailedArray = "write-met-failed-array",
-    /// A write had no member left to go to.
+    /// A band that was to write found no member to write to.
     WriteHadNoPlace = "write-had-no-place",
     /// A band waited until a failure or a bad block was on record.
     RecordWaited = "record-waited",

@@ -239,13 +239,14 @@ impl Doing {
     fn never(self) -> Option<&'static str> {
         let Doing::Band(work, phase) = self else { return None };
         match (work, phase) {
-            (Work::Write, Phase::Gate) => None,
-            (_, Phase::Gate) => Some("only writes of users wait for a gate"),
+            (_, Phase::Gate) if work != Work::Write => Some("only writes of users wait for a gate"),
             (Work::Half, Phase::Lock) => Some("a half works under the lock of its whole"),
-            (Work::Read | Work::Half, Phase::Direct) => None,
-            (_, Phase::Direct) => Some("only reads of users fill the users' buffers directly"),
-            (Work::Mend | Work::Half, Phase::Verifying) => None,
-            (_, Phase::Verifying) => Some("only a mend reads back what it wrote"),
+            (_, Phase::Direct) if !matches!(work, Work::Read | Work::Half) => {
+                Some("only reads of users fill the users' buffers directly")
+            }
+            (_, Phase::Verifying) if !matches!(work, Work::Mend | Work::Half) => {
+                Some("only a mend reads back what it wrote")
+            }
             (Work::Check, Phase::Halved) => Some("a check reads what can be read, so there is nothing to halve for"),
             _ => None,
         }
@@ -341,14 +342,14 @@ fn stops_a_disk(fault: FaultClass) -> bool {
 
 fn cuts_power(fault: FaultClass) -> bool {
     use FaultClass as F;
-    let cuts = [F::TornAtCut, F::TornBlock, F::CacheLoss, F::CutAcrossFlush, F::CutInRecovery, F::ProcessKill];
-    cuts.contains(&fault) || fault == F::CutInSuperblockUpdate
+    let at_writes = matches!(fault, F::TornAtCut | F::TornBlock | F::CacheLoss | F::CutAcrossFlush);
+    at_writes || matches!(fault, F::CutInRecovery | F::ProcessKill | F::CutInSuperblockUpdate)
 }
 
 fn is_of_recovery(fault: FaultClass) -> bool {
     use FaultClass as F;
-    let of_recovery = [F::SourceFailsInRecovery, F::SpareFailsInRecovery, F::UnreadableInRecovery, F::CutInRecovery];
-    of_recovery.contains(&fault)
+    let stops = matches!(fault, F::SourceFailsInRecovery | F::SpareFailsInRecovery);
+    stops || matches!(fault, F::UnreadableInRecovery | F::CutInRecovery)
 }
 
 const RULES: &[Rule] = &[
