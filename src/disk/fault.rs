@@ -24,7 +24,7 @@ use std::time::Duration;
 use rangemap::RangeSet;
 
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Op, Payload, Request,
     RequestId, Sectors,
 };
 
@@ -316,6 +316,10 @@ impl<B: Bank> Bank for Fault<B> {
     fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.first_key_value().map(|((due, _), _)| *due);
         [held, self.inner.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.inner.mark(mark);
     }
 }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::band::{self, Band, Cargo, Content, Cut, Phase, Purpose, Waiter, Waiting};
+use super::band::{self, Band, Cargo, Content, Cut, Phase, Purpose, Waiter, Waiting, Work};
 use super::control::{Control, Event, Start};
 use super::geometry::{Geometry, StripeIndex};
 use super::locks::{Access, Locks};
@@ -20,7 +20,7 @@ use super::mutant::{self, Mutant};
 use super::plan::Intent;
 use super::sync::{Sync, SyncOptions};
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Op, Payload, Request,
     RequestId, Sectors, Wakeups,
 };
 use crate::parity::Kernel;
@@ -111,7 +111,10 @@ impl<B: Bank> Array<B> {
             inflight: Vec::new(),
         };
         if !array.control.is_read_only() {
-            filled.into_iter().for_each(|device| array.finish_recovery_of(device));
+            for device in filled {
+                array.bank.mark(Mark::FilledBeforeStart);
+                array.finish_recovery_of(device);
+            }
         }
         array
     }
@@ -169,6 +172,7 @@ impl<B: Bank> Array<B> {
         }
         let unfinished = self.control.members.iter().any(|member| member.serves() && !member.stale.is_empty());
         if unfinished && !self.control.is_read_only() {
+            self.bank.mark(Mark::StoppedInRecovery);
             self.control.checkpoint();
         }
         self.control.stop();
@@ -214,6 +218,11 @@ impl<B: Bank> Array<B> {
     /// Stripes and rows in which something is under way.
     pub fn rows_under_way(&self) -> impl Iterator<Item = (StripeIndex, Range<u64>)> + '_ {
         self.bands.iter().map(|(_, band)| (band.index, band.rows.clone()))
+    }
+
+    /// What every band under way works at, and where in its life it is.
+    pub fn under_way(&self) -> impl Iterator<Item = (Work, Phase)> + '_ {
+        self.bands.iter().map(|(_, band)| (band.work(), band.phase))
     }
 
     /// Whether the members' superblocks may lag behind what is known here: an update is under way or wanted.
@@ -374,6 +383,7 @@ impl<B: Bank> Array<B> {
             if let Some(epoch) = self.control.begin_write(&range)
                 && !mutant::is_on(Mutant::WriteBeforeMark)
             {
+                self.bank.mark(Mark::GateWaited);
                 band.phase = Phase::Gate;
                 self.waiting.push((epoch, Waiter::Gate(key)));
                 return;
@@ -402,8 +412,9 @@ impl<B: Bank> Array<B> {
         band.access = Some(access);
         band.exclusive = access == Access::Exclusive;
         if self.locks.acquire(band.index, band.rows.clone(), access, key) {
-            self.begin(key);
+            return self.begin(key);
         }
+        self.bank.mark(Mark::LockWaited);
     }
 
     // ---- to the members and back ----
@@ -439,6 +450,7 @@ impl<B: Bank> Array<B> {
         {
             if let Some(member) = self.control.members.get_mut(device) {
                 member.errors.flush += 1;
+                self.bank.mark(if member.serves() { Mark::FlushFailed } else { Mark::FlushOfFailedMember });
             }
             // What it acknowledged since its last good flush may be gone: it cannot be believed any more.
             self.control.fail(device, true);
@@ -454,18 +466,24 @@ impl<B: Bank> Array<B> {
         }
         if self.requests[key].outstanding == 0 {
             match self.control.record() {
-                Some(epoch) => self.waiting.push((epoch, Waiter::Flush(key))),
+                Some(epoch) => {
+                    self.bank.mark(Mark::FlushWaitedForRecord);
+                    self.waiting.push((epoch, Waiter::Flush(key)));
+                }
                 None => self.acknowledge_flush(key),
             }
         }
     }
 
     fn acknowledge_flush(&mut self, key: usize) {
-        let UserRequest { id, op, result, .. } = self.requests.remove(key);
+        let UserRequest { id, op, mut result, .. } = self.requests.remove(key);
         if mutant::is_on(Mutant::FlushBeforeLast) && matches!(op, Op::Discard) {
             return;
         }
-        let result = if self.control.is_failed() { result.and(Err(IoError::Offline)) } else { result };
+        if self.control.is_failed() {
+            self.bank.mark(Mark::FlushMetFailedArray);
+            result = result.and(Err(IoError::Offline));
+        }
         self.ready.push((VOLUME, Completion { id, op, result }));
     }
 
@@ -510,6 +528,7 @@ impl<B: Bank> Array<B> {
             while let Some(io) = self.control.next_io() {
                 self.submit_io(io.device, IoOwner::Metadata, io.extent, io.op);
             }
+            self.control.take_marks().iter().for_each(|mark| self.bank.mark(mark));
             let opened = self.open_gates();
             if self.granted.is_empty() && !opened {
                 self.pump_sync();
@@ -533,6 +552,9 @@ impl<B: Bank> Array<B> {
             }
             !open
         });
+        if failed && !opened.is_empty() {
+            self.bank.mark(Mark::WaitersFreedByFailure);
+        }
         for waiter in &opened {
             match *waiter {
                 Waiter::Gate(band) => self.take_lock(band),
@@ -573,6 +595,7 @@ impl<B: Bank> Bank for Array<B> {
         self.now = now;
         self.last_user_io = now;
         if let Err(error) = self.admit(&request) {
+            self.bank.mark(Mark::RequestRefused);
             self.ready.push((VOLUME, request.complete(Err(error))));
             return;
         }
@@ -602,6 +625,10 @@ impl<B: Bank> Bank for Array<B> {
             return Some(Instant::START);
         }
         [self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()].into_iter().flatten().min()
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.bank.mark(mark);
     }
 }
 

@@ -115,6 +115,25 @@ pub enum Purpose {
     Mend,
 }
 
+/// What a band works at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Work {
+    /// A user's read.
+    Read,
+    /// A user's write.
+    Write,
+    /// A device is filled.
+    Recovery,
+    /// Redundancy is made to agree with the data.
+    Resync,
+    /// Columns are compared; a repair's, too.
+    Check,
+    /// What could not be read is written again.
+    Mend,
+    /// Half of any of these.
+    Half,
+}
+
 /// A user's bytes for one chunk of a band.
 #[derive(Clone, Debug)]
 pub enum Cargo {
@@ -125,7 +144,7 @@ pub enum Cargo {
 }
 
 /// Where a band is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// Waiting until its region is marked dirty.
     Gate,
@@ -233,6 +252,19 @@ impl Band {
             halves: 0,
             result: Ok(()),
             settle: false,
+        }
+    }
+
+    /// What it works at.
+    pub fn work(&self) -> Work {
+        match (self.purpose, self.intent) {
+            (Purpose::Half { .. }, _) => Work::Half,
+            (Purpose::Mend, _) => Work::Mend,
+            (Purpose::User { .. }, Intent::Write(_)) => Work::Write,
+            (Purpose::User { .. }, _) => Work::Read,
+            (Purpose::Sync, Intent::Recover(_)) => Work::Recovery,
+            (Purpose::Sync, Intent::Check) => Work::Check,
+            (Purpose::Sync, _) => Work::Resync,
         }
     }
 

@@ -18,7 +18,7 @@ use super::member::{Place, Standing};
 use super::mutant::{self, Mutant};
 use super::plan::{self, Intent, Parity, Prefer, Unrecoverable};
 use super::set::{ChunkSet, ColumnSet};
-use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Op, Payload, Sectors};
+use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Mark, Op, Payload, Sectors};
 
 type Roles = SmallVec<[Role; 8]>;
 
@@ -31,6 +31,7 @@ impl<B: Bank> Array<B> {
     pub(super) fn begin(&mut self, key: usize) {
         let band = &self.bands[key];
         if matches!(band.intent, Intent::Write(_)) && self.control.is_failed() {
+            self.bank.mark(Mark::WriteMetFailedArray);
             return self.finish(key, Err(IoError::Offline));
         }
         let health = self.control.health(band.index, &band.stripe.columns, &band.rows, &band.excluded);
@@ -54,6 +55,14 @@ impl<B: Bank> Array<B> {
                     band.durability = Durability::Fua;
                 }
                 band.plan = plan;
+                if matches!(intent, Intent::Write(_)) {
+                    if !health.trusted && plan.parity == Parity::Encode && !plan.reads.is_empty() {
+                        self.bank.mark(Mark::ReconstructWriteOnDoubt);
+                    }
+                    if health.writable != health.sound {
+                        self.bank.mark(Mark::WriteMetWatermark);
+                    }
+                }
                 self.read_for(key);
             }
             Err(Unrecoverable(lost)) => self.unrecoverable(key, lost, health.trusted),
@@ -155,6 +164,9 @@ impl<B: Bank> Array<B> {
         }
         if let Err(error) = result {
             band.retry = true;
+            if !band.excluded.is_empty() {
+                self.bank.mark(Mark::SecondReadFailed);
+            }
             band.excluded.push(device);
             if error == IoError::Medium {
                 band.unreadable.push((device, column));
@@ -178,6 +190,7 @@ impl<B: Bank> Array<B> {
             member.errors.read += 1;
         }
         if error != IoError::Medium {
+            self.bank.mark(Mark::ReadFailedMember);
             self.control.fail(device, false);
         }
     }
@@ -200,14 +213,30 @@ impl<B: Bank> Array<B> {
         match band.intent {
             Intent::Read(_) if band.settle => self.write_copies(key),
             Intent::Read(_) => {
+                self.mark_indirect_read(key);
                 self.deliver(key);
                 self.finish(key, Ok(()));
             }
-            Intent::Write(_) => self.write_new(key, &roles),
+            Intent::Write(_) => {
+                if !band.plan.recover.is_empty() {
+                    self.bank.mark(Mark::WriteReconstructed);
+                }
+                self.write_new(key, &roles);
+            }
             Intent::Recover(_) => self.write_targets(key, &roles),
             Intent::Resync if self.geometry.parity_count() == 0 => self.write_copies(key),
             Intent::Resync => self.write_parity(key, &roles),
             Intent::Check => self.compare(key),
+        }
+    }
+
+    fn mark_indirect_read(&mut self, key: usize) {
+        if self.bands[key].plan.recover.is_empty() {
+            return self.bank.mark(Mark::ReadFromElsewhere);
+        }
+        self.bank.mark(Mark::ReadReconstructed);
+        if self.control.members.seats().iter().any(|seat| seat.replacement.is_some()) {
+            self.bank.mark(Mark::ReadReconstructedInReplacement);
         }
     }
 
@@ -251,6 +280,7 @@ impl<B: Bank> Array<B> {
 
     /// Whole rows become zero: every column does, parity too.
     fn write_empty(&mut self, key: usize) {
+        self.bank.mark(Mark::RowsEmptied);
         let band = &mut self.bands[key];
         band.phase = Phase::Writing;
         let (content, durability) = (band.content, band.durability);
@@ -306,6 +336,7 @@ impl<B: Bank> Array<B> {
             let base = self.bands[key].stripe.columns[column].base;
             let Some(member) = self.control.members.get(device).filter(|member| member.serves()) else {
                 // It failed meanwhile: nothing to fill any more.
+                self.bank.mark(Mark::RecoveryTargetFailed);
                 self.bands[key].outstanding -= 1;
                 continue;
             };
@@ -369,6 +400,7 @@ impl<B: Bank> Array<B> {
         band.outstanding = places.len();
         let durability = band.durability;
         if places.is_empty() {
+            self.bank.mark(Mark::WriteHadNoPlace);
             return self.written(key);
         }
         for (device, column, extent) in places {
@@ -382,14 +414,19 @@ impl<B: Bank> Array<B> {
         if let Err(error) = result {
             if let Some(member) = self.control.members.get_mut(device) {
                 member.errors.write += 1;
+                if !member.serves() {
+                    self.bank.mark(Mark::WriteOfFailedMember);
+                }
             }
             let of_the_medium = matches!(error, IoError::Medium | IoError::NoSpace);
             if of_the_medium {
+                self.bank.mark(if error == IoError::NoSpace { Mark::WriteNoSpace } else { Mark::WriteFailedOnMedium });
                 self.bands[key].unwritten.push((device, column));
                 if self.geometry.tolerance() == 0 {
                     self.bands[key].result = Err(error);
                 }
             } else {
+                self.bank.mark(Mark::WriteFailedMember);
                 self.control.fail(device, false);
             }
         } else {
@@ -422,6 +459,7 @@ impl<B: Bank> Array<B> {
         match self.bands[key].intent {
             Intent::Write(chunks) => self.written_new(key, chunks),
             Intent::Read(_) => {
+                self.bank.mark(Mark::SettleWroteCopies);
                 self.resynced(key);
                 self.deliver(key);
                 self.record(key);
@@ -445,6 +483,7 @@ impl<B: Bank> Array<B> {
         let band = &self.bands[key];
         let plan = band.plan;
         for column in plan.poison.iter() {
+            self.bank.mark(Mark::WritePoisonedParity);
             let slot = band.stripe.columns[column].slot;
             let devices: SmallVec<[DeviceId; 2]> = self.control.members.in_slot(slot).map(|m| m.device).collect();
             for device in devices {
@@ -472,6 +511,9 @@ impl<B: Bank> Array<B> {
         } else {
             self.still_readable(key, chunks)
         };
+        if result.is_err() {
+            self.bank.mark(Mark::WriteNotKept);
+        }
         self.bands[key].result = result;
         self.record(key);
     }
@@ -511,6 +553,7 @@ impl<B: Bank> Array<B> {
         let failed = band.unwritten.contains(&(device, column));
         let serves = self.control.members.get(device).is_some_and(super::member::Member::serves);
         if failed || !serves {
+            self.bank.mark(if failed { Mark::MendWriteFailed } else { Mark::MendLostMember });
             return self.record(key);
         }
         let band = &mut self.bands[key];
@@ -528,6 +571,7 @@ impl<B: Bank> Array<B> {
         let sectors = self.sectors_on(key, device, column);
         match result {
             Ok(()) => {
+                self.bank.mark(Mark::Mended);
                 let mut worn_out = false;
                 if let Some(member) = self.control.members.get_mut(device) {
                     member.errors.corrected += 1;
@@ -537,10 +581,14 @@ impl<B: Bank> Array<B> {
                 // The count stands in its superblock.
                 self.control.announce();
                 if worn_out {
+                    self.bank.mark(Mark::MemberWornOut);
                     self.control.fail(device, false);
                 }
             }
-            Err(IoError::Medium) => self.control.add_bad_blocks(device, sectors),
+            Err(IoError::Medium) => {
+                self.bank.mark(Mark::MendReadBackFailed);
+                self.control.add_bad_blocks(device, sectors);
+            }
             Err(error) => self.read_failed(device, error),
         }
         self.record(key);
@@ -556,6 +604,7 @@ impl<B: Bank> Array<B> {
         for (device, column) in band.unreadable.clone() {
             let sectors = self.sectors_on(key, device, column);
             if sectors.length == Sectors::ZERO || !self.mending.insert((device, index, rows.start)) {
+                self.bank.mark(Mark::MendAlready);
                 continue;
             }
             let intent = Intent::Recover(ColumnSet::only(column));
@@ -575,8 +624,9 @@ impl<B: Bank> Array<B> {
         band.exclusive = true;
         let (index, rows) = (band.index, band.rows.clone());
         if self.locks.acquire(index, rows, Access::Exclusive, key) {
-            self.granted.push(key);
+            return self.granted.push(key);
         }
+        self.bank.mark(Mark::MendWaited);
     }
 
     // ---- what cannot be had ----
@@ -587,15 +637,22 @@ impl<B: Bank> Array<B> {
             return self.halve(key);
         }
         match band.intent {
-            Intent::Recover(_) if band.mend => self.finish(key, Ok(())),
+            Intent::Recover(_) if band.mend => {
+                self.bank.mark(Mark::MendLost);
+                self.finish(key, Ok(()));
+            }
             Intent::Recover(targets) if trusted => self.lose(key, targets, lost),
             // Parity there was never made to agree with the data since a crash: what it says of a lost column may
             // be wrong. It is left as it is, and the volume stays degraded there.
             Intent::Recover(_) | Intent::Resync => {
+                self.bank.mark(Mark::SyncBlocked);
                 self.sync_blocked();
                 self.finish(key, Ok(()));
             }
-            Intent::Read(_) | Intent::Write(_) | Intent::Check => self.finish(key, Err(IoError::Medium)),
+            Intent::Read(_) | Intent::Write(_) | Intent::Check => {
+                self.bank.mark(Mark::BandLost);
+                self.finish(key, Err(IoError::Medium));
+            }
         }
     }
 
@@ -614,6 +671,7 @@ impl<B: Bank> Array<B> {
 
     /// Exactly these sectors of the targets are lost: they are recorded as bad, and the rest goes on.
     fn lose(&mut self, key: usize, targets: ColumnSet, lost: ChunkSet) {
+        self.bank.mark(Mark::RecoveryLostRows);
         let band = &self.bands[key];
         let roles = roles_of(band);
         let is_lost = |column: &usize| match roles[*column] {
@@ -647,6 +705,11 @@ impl<B: Bank> Array<B> {
         let block = self.logical_block();
         let grain = self.grain();
         let band = &mut self.bands[key];
+        self.bank.mark(match band.intent {
+            Intent::Read(_) => Mark::ReadHalved,
+            Intent::Write(_) => Mark::WriteHalved,
+            Intent::Recover(_) | Intent::Resync | Intent::Check => Mark::SyncHalved,
+        });
         let middle = band.rows.start + (Sectors(band.height().0 / 2).round_down(block).max(block)).0;
         let split = Sectors(middle - band.rows.start).at_grain(grain);
         band.phase = Phase::Halved;
@@ -694,6 +757,7 @@ impl<B: Bank> Array<B> {
         let band = &mut self.bands[key];
         match self.control.record() {
             Some(epoch) => {
+                self.bank.mark(Mark::RecordWaited);
                 band.phase = Phase::Recording;
                 self.waiting.push((epoch, Waiter::Record(key)));
             }
@@ -707,12 +771,16 @@ impl<B: Bank> Array<B> {
     /// The record a band waited for is durable, or the array failed meanwhile.
     pub(super) fn recorded(&mut self, key: usize) {
         if let Some(epoch) = self.control.record() {
+            self.bank.mark(Mark::RecordWaitedAgain);
             self.waiting.push((epoch, Waiter::Record(key)));
             return;
         }
         let band = &self.bands[key];
         let lost = self.control.is_failed() && matches!(band.intent, Intent::Write(_));
         let result = if lost { Err(IoError::Offline) } else { band.result };
+        if lost {
+            self.bank.mark(Mark::WriteUnrecorded);
+        }
         self.finish(key, result);
     }
 
@@ -754,6 +822,9 @@ impl<B: Bank> Array<B> {
                 low.append(high);
                 *whole = low;
             }
+        }
+        if result.is_err() {
+            self.bank.mark(Mark::HalfFailed);
         }
         band.result = band.result.and(result);
         band.halves -= 1;

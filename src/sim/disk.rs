@@ -24,8 +24,8 @@ use rangemap::RangeSet;
 
 use super::{Rng, Trace};
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
-    SECTOR_BYTES, Sectors,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Marks, Op, Payload,
+    Request, SECTOR_BYTES, Sectors,
 };
 
 use cache::{BLOCK, Cached, cut_out, versions_by_unit, visible};
@@ -63,6 +63,7 @@ pub struct SimBank {
     submitted: u64,
     events: u64,
     trace: Trace,
+    marks: Marks,
 }
 
 #[derive(Clone, Debug)]
@@ -129,6 +130,7 @@ impl SimBank {
             submitted: 0,
             events: 0,
             trace: Trace::default(),
+            marks: Marks::default(),
         }
     }
 
@@ -162,6 +164,11 @@ impl SimBank {
     /// Hash of everything submitted and completed, bytes and times included.
     pub fn trace(&self) -> Trace {
         self.trace
+    }
+
+    /// The rare branches the layers above have taken since it was made.
+    pub fn marks(&self) -> Marks {
+        self.marks
     }
 
     /// The bytes on the medium: after a power cut, all the disk has. They take the grain of their
@@ -266,6 +273,10 @@ impl Bank for SimBank {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.inflight.peek().map(|next| next.due)
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.marks.insert(mark);
     }
 }
 

@@ -10,11 +10,13 @@
 //! replays a [`workload`] of client operations; [`mod@array`] puts a RAID array between them.
 //!
 //! A [`scenario`] is all that will happen to one array, as data: [drawn](mod@draw) from a seed, or written by hand. A
-//! [`life`] carries it out, and [`mod@crash`] cuts the power of copies of it. Nothing here reads a clock or starts a thread.
+//! [`life`] carries it out, [`mod@crash`] cuts the power of copies of it, and [`coverage`] counts what was reached. Nothing
+//! here reads a clock or starts a thread.
 
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod coverage;
 mod cow;
 pub mod crash;
 mod disk;
