@@ -59,6 +59,15 @@ impl Buf {
         }
     }
 
+    /// The bytes, if they are in one part, to be filled.
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        match self.parts.as_mut_slice() {
+            [] => Some(&mut []),
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
     /// Keeps the first `at` bytes and gives back the rest.
     pub fn split_off(&mut self, at: usize) -> Buf {
         assert!(at <= self.len(), "split at {at} of {} bytes", self.len());

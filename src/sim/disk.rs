@@ -8,13 +8,13 @@
 //! drawn when it is submitted, so completions come in any order. Each [`poll`](Bank::poll) does
 //! exactly one event, the earliest due: between any two polls the world can be cloned and its power cut.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::cow::CowVec;
+use super::queue::Queue;
 use super::{Rng, Trace};
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
@@ -66,7 +66,7 @@ pub enum CacheLoss {
 pub struct SimBank {
     seed: u64,
     disks: Vec<Disk>,
-    inflight: BinaryHeap<InFlight>,
+    inflight: Queue<InFlight>,
     /// The latest moment it was told of.
     now: Instant,
     /// Counts submissions and completions; says which came before which.
@@ -100,7 +100,6 @@ struct Cached {
 
 #[derive(Clone, Debug)]
 struct InFlight {
-    due: Instant,
     /// When a write happens, between its submission and its completion: two writes in flight
     /// together may happen in the other order than they complete.
     effect: Instant,
@@ -132,7 +131,7 @@ impl SimBank {
         SimBank {
             seed,
             disks: Vec::new(),
-            inflight: BinaryHeap::new(),
+            inflight: Queue::default(),
             now: Instant::START,
             stamp: 0,
             submitted: 0,
@@ -231,8 +230,7 @@ impl SimBank {
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
     /// completion, caches are empty, and each sector is one of the versions `loss` allows.
     pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut Rng) {
-        let mut inflight = std::mem::take(&mut self.inflight).into_vec();
-        inflight.sort_by_key(|each| each.submitted);
+        let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
             let torn = inflight
@@ -246,9 +244,7 @@ impl SimBank {
 
     fn note(&mut self, what: &'static str, now: Instant, device: DeviceId, id: u64, extent: Extent) {
         let what = u64::from(what.as_bytes()[0]) << 8 | what.len() as u64;
-        for fact in [now.0, what << 32 | u64::from(device.0), id, extent.start.0, extent.length.0] {
-            self.trace.note(fact);
-        }
+        self.trace.note_all([now.0, what << 32 | u64::from(device.0), id, extent.start.0, extent.length.0]);
     }
 }
 
@@ -273,14 +269,11 @@ impl Bank for SimBank {
         }
         let due = now + disk.service_time(request.extent.length);
         let effect = Instant(disk.rng.range(now.0..due.0 + 1));
-        self.inflight.push(InFlight { due, effect, submitted: self.stamp, device, request });
+        self.inflight.push(due, InFlight { effect, submitted: self.stamp, device, request });
     }
 
     fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
-        if self.inflight.peek().is_none_or(|next| next.due > now) {
-            return;
-        }
-        let mut next = self.inflight.pop().expect("the heap is not empty");
+        let Some(mut next) = self.inflight.pop_due(now) else { return };
         self.now = self.now.max(now);
         self.stamp += 1;
         self.events += 1;
@@ -294,7 +287,7 @@ impl Bank for SimBank {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.inflight.peek().map(|next| next.due)
+        self.inflight.next_due()
     }
 }
 
@@ -365,9 +358,17 @@ impl Disk {
 
     /// The newest version of each sector.
     fn read(&self, extent: Extent, buf: &mut Buf) {
-        let grain = self.media.grain(extent) as usize;
+        if let Some(bytes) = buf.as_mut_slice() {
+            return self.read_into(extent, bytes);
+        }
         let mut bytes = vec![0; buf.len()];
-        self.media.read(extent.start, &mut bytes);
+        self.read_into(extent, &mut bytes);
+        buf.copy_from(&bytes);
+    }
+
+    fn read_into(&self, extent: Extent, bytes: &mut [u8]) {
+        let grain = self.media.grain(extent) as usize;
+        self.media.read(extent.start, bytes);
         for cached in self.cache.iter().filter(|cached| cached.extent.overlaps(extent)) {
             let start = extent.start.max(cached.extent.start);
             let end = extent.end().min(cached.extent.end());
@@ -378,7 +379,6 @@ impl Disk {
                 None => target.fill(0),
             }
         }
-        buf.copy_from(&bytes);
     }
 
     fn store(&mut self, write: Cached, durability: Durability) {
@@ -567,24 +567,6 @@ impl Media {
         }
     }
 }
-
-// The earliest first; of those due together, the one submitted first.
-impl Ord for InFlight {
-    fn cmp(&self, other: &InFlight) -> Ordering {
-        (other.due, other.submitted).cmp(&(self.due, self.submitted))
-    }
-}
-impl PartialOrd for InFlight {
-    fn partial_cmp(&self, other: &InFlight) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl PartialEq for InFlight {
-    fn eq(&self, other: &InFlight) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for InFlight {}
 
 #[cfg(test)]
 mod tests {

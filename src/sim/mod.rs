@@ -17,6 +17,7 @@ mod cow;
 mod disk;
 mod oracle;
 pub mod powercut;
+mod queue;
 mod rng;
 mod token;
 mod trace;
