@@ -794,8 +794,8 @@ impl Control {
         if self.mode != Mode::Running || !self.redundant() || self.catching_up {
             return None;
         }
-        let slot = self.missing().lowest()?;
         let spare = self.members.iter().find(|member| member.place == Place::Spare)?;
+        let slot = self.missing().lowest()?;
         Some((Slot(slot as u8), spare.device))
     }
 }

@@ -206,11 +206,15 @@ impl Lab {
 
     /// Cuts the power and assembles what is left, with `force` where it is refused without. Gives the refusal, too.
     pub fn cut_power(self, loss: CacheLoss, choose: &mut Rng) -> Result<(Lab, Option<AssembleError>), AssembleError> {
-        let in_doubt = self.rows_in_doubt();
+        // Only a degraded array can be refused, or one whose next start may find it so.
+        let may_be_refused = !self.array().degraded().is_empty()
+            || self.array().is_recording()
+            || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
+        let in_doubt = if may_be_refused { self.rows_in_doubt() } else { BTreeSet::new() };
         let Lab { world, shape, disks, mut accepted } = self;
         let mut refusal = None;
         let mut world = world.restart(|array| {
-            let mut bank = array.into_bank().inner().clone();
+            let mut bank = array.into_bank().into_inner();
             bank.power_cut(loss, choose);
             match start(bank, &disks, AssembleOptions::default()) {
                 Ok((array, _)) => Ok(array),

@@ -375,7 +375,7 @@ impl Disk {
             let place = |from: Lba| (start - from).0 as usize * grain..(end - from).0 as usize * grain;
             let target = &mut bytes[place(extent.start)];
             match &cached.data {
-                Some(payload) => copy_slices(&payload.cut(place(cached.extent.start)), target),
+                Some(payload) => payload.copy_to(place(cached.extent.start).start, target),
                 None => target.fill(0),
             }
         }
@@ -495,14 +495,6 @@ impl Cached {
             payload.cut(at..at + extent.length.0 as usize * grain)
         });
         Cached { extent, data, ..*self }
-    }
-}
-
-fn copy_slices(payload: &Payload, mut target: &mut [u8]) {
-    for slice in payload.slices() {
-        let (now, rest) = target.split_at_mut(slice.len());
-        now.copy_from_slice(slice);
-        target = rest;
     }
 }
 
