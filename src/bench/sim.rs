@@ -13,11 +13,12 @@
 //!   and flushes, eight at a time, each answer judged by the oracle. Counted are the requests to simulated disks.
 //! * *Forks*: the world is cloned and dropped.
 //! * *Crash points*: a RAID5 of five members and 64 stripes of one-sector chunks, 64 bytes a sector, lives through such a
-//!   load. At each event: clone, power cut (all four kinds in turn), assembly from md's metadata, resync of what
-//!   is in doubt, every sector read through the volume and judged, the copy dropped. Without a bitmap every stripe is
-//!   resynced after every cut; with one (of 16 sectors a bit) fewer are, but md has no room for a bitmap on members of
-//!   less than 128 sectors, so that there are 128 stripes to be read.
-//! * *Crash points with views*: the same, and then, for each of the five members, a copy without it is read all over.
+//!   load. At each event: clone, power cut (all four kinds in turn), assembly from md's metadata, every sector read
+//!   through the volume and judged, the copy dropped. What the cut left in doubt is resynced beside the reads, as far as
+//!   it comes until they are done; or, *settled*, to its end and before them. Without a bitmap that is every stripe after
+//!   every cut; with one (of 16 sectors a bit) fewer, but md has no room for a bitmap on members of less than 128
+//!   sectors, so that there are 128 stripes to be read.
+//! * *Crash points with views*: settled, and then, for each of the five members, a copy without it is read all over.
 
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
@@ -91,21 +92,35 @@ pub enum Work {
         stripes: u64,
         /// Whether it has a bitmap.
         bitmap: bool,
-        /// Audited also without each of the members.
-        views: bool,
+        /// What is looked at.
+        audit: Audit,
     },
+}
+
+/// How much of a world is looked at after its power was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Audit {
+    /// Every sector, beside the resync.
+    AtOnce,
+    /// Every sector, after the resync.
+    Settled,
+    /// Every sector after the resync, and then without each of the members.
+    Views,
 }
 
 impl Work {
     /// Every kind.
-    pub const ALL: [Work; 7] = [
+    pub const ALL: [Work; 9] = [
         Work::DiskIo { grain: 512 },
         Work::DiskIo { grain: 64 },
         Work::Fork,
-        Work::CrashPoint { stripes: 64, bitmap: false, views: false },
-        Work::CrashPoint { stripes: 128, bitmap: true, views: false },
-        Work::CrashPoint { stripes: 64, bitmap: false, views: true },
-        Work::CrashPoint { stripes: 128, bitmap: true, views: true },
+        Work::CrashPoint { stripes: 64, bitmap: false, audit: Audit::AtOnce },
+        Work::CrashPoint { stripes: 64, bitmap: false, audit: Audit::Settled },
+        Work::CrashPoint { stripes: 64, bitmap: false, audit: Audit::Views },
+        Work::CrashPoint { stripes: 128, bitmap: true, audit: Audit::AtOnce },
+        Work::CrashPoint { stripes: 128, bitmap: true, audit: Audit::Settled },
+        Work::CrashPoint { stripes: 128, bitmap: true, audit: Audit::Views },
     ];
 
     /// What is counted, in words.
@@ -113,10 +128,14 @@ impl Work {
         match self {
             Work::DiskIo { grain } => format!("disk I/Os, {grain} bytes a sector"),
             Work::Fork => "forks of a busy world".to_owned(),
-            Work::CrashPoint { stripes, bitmap, views } => {
-                let views = if views { " with views" } else { "" };
+            Work::CrashPoint { stripes, bitmap, audit } => {
+                let audit = match audit {
+                    Audit::AtOnce => "",
+                    Audit::Settled => " settled",
+                    Audit::Views => " with views",
+                };
                 let bitmap = if bitmap { "a bitmap" } else { "no bitmap" };
-                format!("crash points{views}, {stripes} stripes, {bitmap}")
+                format!("crash points{audit}, {stripes} stripes, {bitmap}")
             }
         }
     }
@@ -126,9 +145,8 @@ impl Work {
         match self {
             Work::DiskIo { grain } => Box::new(Busy::new(grain, options.io_ops)),
             Work::Fork => Box::new(Crashes::new(64, false, AtEvent::Fork(options.forks), options.life_ops)),
-            Work::CrashPoint { stripes, bitmap, views } => {
-                let what = if views { AtEvent::CutAndViews } else { AtEvent::Cut };
-                Box::new(Crashes::new(stripes, bitmap, what, options.life_ops))
+            Work::CrashPoint { stripes, bitmap, audit } => {
+                Box::new(Crashes::new(stripes, bitmap, AtEvent::Cut(audit), options.life_ops))
             }
         }
     }
@@ -255,9 +273,7 @@ enum AtEvent {
     /// So many clones.
     Fork(usize),
     /// The power of a clone is cut.
-    Cut,
-    /// The power of a clone is cut, and what is left is also read without each of its members.
-    CutAndViews,
+    Cut(Audit),
 }
 
 /// An array that is disturbed at every event of a life.
@@ -287,21 +303,21 @@ impl Crashes {
 
     fn at_event(&self, lab: &Lab, choose: &mut Rng, ios: &mut u64) -> u64 {
         let loss = LOSSES[(lab.world.events() % 4) as usize];
-        match self.what {
+        let audit = match self.what {
             AtEvent::Fork(count) => {
                 (0..count).for_each(|_| drop(std::hint::black_box(lab.clone())));
                 return count as u64;
             }
-            AtEvent::Cut => *ios += lab_ios(&audited(lab.clone(), loss, choose)) - lab_ios(lab),
-            AtEvent::CutAndViews => {
-                let cut = audited(lab.clone(), loss, choose);
-                *ios += lab_ios(&cut) - lab_ios(lab);
-                for slot in 0..MEMBERS {
-                    let mut view = cut.clone();
-                    view.lose(SlotSet::only(slot));
-                    view.world.read_all(EVENTS_MAX).unwrap_or_else(|failure| panic!("without {slot}: {failure}"));
-                    *ios += lab_ios(&view) - lab_ios(&cut);
-                }
+            AtEvent::Cut(audit) => audit,
+        };
+        let cut = audited(lab.clone(), loss, audit != Audit::AtOnce, choose);
+        *ios += lab_ios(&cut) - lab_ios(lab);
+        if audit == Audit::Views {
+            for slot in 0..MEMBERS {
+                let mut view = cut.clone();
+                view.lose(SlotSet::only(slot));
+                view.world.read_all(EVENTS_MAX).unwrap_or_else(|failure| panic!("without {slot}: {failure}"));
+                *ios += lab_ios(&view) - lab_ios(&cut);
             }
         }
         1
@@ -324,12 +340,12 @@ fn lab_ios(lab: &Lab) -> u64 {
     lab.bank().io_count()
 }
 
-/// Cuts the power, assembles, lets everything agree again, and reads every sector.
-fn audited(lab: Lab, loss: CacheLoss, choose: &mut Rng) -> Lab {
+/// Cuts the power, assembles, lets everything agree again if asked to, and reads every sector.
+fn audited(lab: Lab, loss: CacheLoss, settle: bool, choose: &mut Rng) -> Lab {
     let event = lab.world.events();
     let (mut lab, _) = lab.cut_power(loss, choose).unwrap_or_else(|error| panic!("event {event}, {loss:?}: {error}"));
     let mut audit = || {
-        while lab.array().is_syncing() {
+        while settle && lab.array().is_syncing() {
             lab.world.step()?;
         }
         lab.world.read_all(EVENTS_MAX)
@@ -377,8 +393,8 @@ mod tests {
     /// A crash point reads 256 sectors in requests of one sector each, and no view reads fewer.
     #[test]
     fn a_crash_point_reads_everything() {
-        for what in [AtEvent::Cut, AtEvent::CutAndViews] {
-            let (count, ios) = Crashes::new(64, false, what, 4).run();
+        for audit in [Audit::AtOnce, Audit::Settled, Audit::Views] {
+            let (count, ios) = Crashes::new(64, false, AtEvent::Cut(audit), 4).run();
             assert!(count > 0 && ios >= count * 256, "{count} crash points, {ios} disk I/Os");
         }
     }

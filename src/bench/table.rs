@@ -79,9 +79,9 @@ pub fn sim(report: &sim::Report, charset: Charset) -> String {
     }
     let note = format!(
         "RAID5 of five simulated disks; a second is one of processor time of one thread: the median of {} rounds of the \
-         same work. A crash point is a copy of the world whose power is cut, that is assembled, resynced, read all over \
-         (stripes of one-sector chunks, 64 bytes a sector), judged and dropped; its views are copies without one member \
-         each, read all over.",
+         same work. A crash point is a copy of the world whose power is cut, that is assembled, read all over (stripes of \
+         one-sector chunks, 64 bytes a sector), judged and dropped; settled: it is resynced first; with views: and then \
+         copies without one member each are read all over.",
         report.rounds
     );
     format!("{}\n\n{}\n", table.trim_fmt(), wrapped(&note, COLUMNS).join("\n"))

@@ -21,6 +21,8 @@
 //!
 //! All formulas are those of Linux md, checked on arrays it made.
 
+use std::sync::Arc;
+
 use std::ops::Range;
 
 use smallvec::SmallVec;
@@ -238,7 +240,7 @@ enum Map {
     /// RAID1: array sector is member sector. `used` sectors of every member.
     Mirror { used: Sectors },
     /// RAID4, 5, 6: stripe `k` is row `k`; its columns are `pattern[k % pattern.len()]`.
-    Pattern { pattern: Vec<Columns>, data_chunks: usize },
+    Pattern { pattern: Arc<[Columns]>, data_chunks: usize },
     /// RAID10.
     Copies(Copies),
 }
@@ -314,7 +316,7 @@ impl Geometry {
                 let data_chunks = raid_disks - level.parity_count();
                 let stripes = size.0 / chunk.0;
                 let capacity = Sectors(stripes * chunk.0 * data_chunks as u64);
-                (Map::Pattern { pattern: parity_pattern(layout, raid_disks), data_chunks }, capacity, stripes)
+                (Map::Pattern { pattern: parity_pattern(layout, raid_disks).into(), data_chunks }, capacity, stripes)
             }
         };
         Ok(Geometry { level, layout, raid_disks, chunk, rows, capacity, stripes, map })
