@@ -154,6 +154,11 @@ impl<B: Bank> Fault<B> {
         &mut self.inner
     }
 
+    /// The bank below, without the faults.
+    pub fn into_inner(self) -> B {
+        self.inner
+    }
+
     /// Gives `device` a fault. It concerns requests submitted from now on. Fails, and changes
     /// nothing, where the device cannot have it.
     pub fn arm(&mut self, device: DeviceId, spec: FaultSpec, now: Instant) -> Result<FaultId, FaultMisfit> {

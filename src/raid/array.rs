@@ -306,7 +306,8 @@ impl<B: Bank> Array<B> {
 
     fn submit_read(&mut self, id: RequestId, extent: Extent, mut buf: Buf) {
         let (cuts, lengths) = band::cut(&self.geometry, extent);
-        let mut cargo: SmallVec<[Option<Cargo>; 4]> = SmallVec::new();
+        self.bands.reserve(cuts.len());
+        let mut cargo: SmallVec<[Option<Cargo>; 4]> = SmallVec::with_capacity(lengths.len());
         for length in &lengths {
             let rest = buf.split_off(length.at_grain(self.limits.grain));
             cargo.push(Some(Cargo::Up(std::mem::replace(&mut buf, rest))));

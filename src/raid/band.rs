@@ -47,8 +47,9 @@ impl Cut {
 
 /// Cuts `extent` of the array into bands. The second list has the length of every piece, in array order.
 pub fn cut(geometry: &Geometry, extent: Extent) -> (SmallVec<[Cut; 4]>, SmallVec<[Sectors; 4]>) {
-    let mut cuts = SmallVec::new();
+    let mut cuts: SmallVec<[Cut; 4]> = SmallVec::new();
     let mut lengths = SmallVec::new();
+    cuts.reserve((extent.length.0 / geometry.stripe_data().0) as usize + 2);
     let mut at = extent.start;
     while at < extent.end() {
         let (index, offset) = geometry.locate(at);
@@ -90,8 +91,14 @@ fn cut_stripe(
         }
     }
     // Between the tail of the last chunk and the head of the first, two neighbours share no row.
-    let kept: SmallVec<[Cut; 4]> = cuts.drain(begin..).filter(|cut| !cut.pieces.is_empty()).collect();
-    cuts.extend(kept);
+    let mut at = begin;
+    while at < cuts.len() {
+        if cuts[at].pieces.is_empty() {
+            cuts.remove(at);
+        } else {
+            at += 1;
+        }
+    }
 }
 
 /// Whom a band works for.

@@ -22,6 +22,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rangemap::RangeSet;
@@ -772,7 +773,7 @@ impl Control {
             }
             let superblock = self.superblock_of(device, &roles);
             let (at, bytes) = (superblock.super_offset, superblock.encode());
-            self.members.get_mut(device).expect("it was just listed").superblock = superblock;
+            self.members.get_mut(device).expect("it was just listed").superblock = Arc::new(superblock);
             self.emit_write(device, at, &bytes);
         }
     }
@@ -799,7 +800,7 @@ impl Control {
         // It began to be filled after the update did: what its superblock must say is in it.
         let watermark = update.watermarks.iter().find(|(of, _)| *of == device).map_or(recorded, |(_, known)| *known);
         let seconds = self.wall_clock + self.now.0 / 1_000_000_000;
-        let mut superblock = member.superblock.clone();
+        let mut superblock = Superblock::clone(&member.superblock);
         superblock.roles = roles.to_vec();
         superblock.events = self.events;
         superblock.updated = Timestamp::new(seconds, 0);
@@ -845,8 +846,8 @@ impl Control {
         if self.mode != Mode::Running || !self.redundant() || self.catching_up {
             return None;
         }
-        let slot = self.missing().lowest()?;
         let spare = self.members.iter().find(|member| member.place == Place::Spare)?;
+        let slot = self.missing().lowest()?;
         Some((Slot(slot as u8), spare.device))
     }
 }

@@ -266,11 +266,13 @@ impl<B: Bank> Array<B> {
         match plan.parity {
             Parity::Keep => {}
             Parity::Encode => {
-                let mut data: Vec<Option<Bytes>> = band.known[..band.stripe.data_chunks].to_vec();
+                let known = &band.known[..band.stripe.data_chunks];
+                let mut data: SmallVec<[Option<&[u8]>; 16]> = known.iter().map(Option::as_deref).collect();
                 for (chunk, bytes) in &new {
-                    data[*chunk] = Some(bytes.clone());
+                    data[*chunk] = Some(bytes);
                 }
-                let data: Vec<Bytes> = data.into_iter().map(|d| d.expect("encoding knows all data")).collect();
+                let data: SmallVec<[&[u8]; 16]> =
+                    data.into_iter().map(|d| d.expect("encoding knows all data")).collect();
                 writes.extend(compute::encode(self.kernel, roles, &data, plan.writes));
             }
             Parity::Delta => writes.extend(compute::update(self.kernel, roles, &band.known, &new, plan.writes)),
@@ -311,9 +313,9 @@ impl<B: Bank> Array<B> {
             }
         }
         if !encoded.is_empty() {
-            let data: Vec<Bytes> = band.known[..band.stripe.data_chunks]
+            let data: SmallVec<[&[u8]; 16]> = band.known[..band.stripe.data_chunks]
                 .iter()
-                .map(|d| d.clone().expect("encoding knows all data"))
+                .map(|d| d.as_deref().expect("encoding knows all data"))
                 .collect();
             writes.extend(compute::encode(self.kernel, roles, &data, encoded));
         }
@@ -364,10 +366,13 @@ impl<B: Bank> Array<B> {
 
     fn write_parity(&mut self, key: usize, roles: &Roles) {
         let band = &self.bands[key];
-        let data: Vec<Bytes> =
-            band.known[..band.stripe.data_chunks].iter().map(|d| d.clone().expect("a resync reads all data")).collect();
+        let data: SmallVec<[&[u8]; 16]> = band.known[..band.stripe.data_chunks]
+            .iter()
+            .map(|d| d.as_deref().expect("a resync reads all data"))
+            .collect();
         let writes: SmallVec<[(usize, Bytes); 8]> =
             compute::encode(self.kernel, roles, &data, band.plan.writes).into_iter().collect();
+        drop(data);
         self.write_columns(key, &writes);
     }
 

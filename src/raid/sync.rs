@@ -726,7 +726,8 @@ impl<B: Bank> Array<B> {
             let column = wrong.lowest().expect("somebody is wrong");
             writes.push((column, rows.clone(), known[column].clone().expect("it was recovered")));
         } else if parity {
-            let all: Vec<Bytes> = known[..data].iter().map(|d| d.clone().expect("all data was compared")).collect();
+            let all: SmallVec<[&[u8]; 16]> =
+                known[..data].iter().map(|d| d.as_deref().expect("all data was compared")).collect();
             for (column, bytes) in compute::encode(self.kernel, roles, &all, wrong) {
                 writes.push((column, rows.clone(), bytes));
             }

@@ -16,12 +16,12 @@ mod faults;
 mod media;
 mod timing;
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rangemap::RangeSet;
 
+use super::queue::Queue;
 use super::{Rng, Trace};
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Marks, Op, Payload,
@@ -55,7 +55,7 @@ pub struct DiskModel {
 pub struct SimBank {
     seed: u64,
     disks: Vec<Disk>,
-    inflight: BinaryHeap<InFlight>,
+    inflight: Queue<InFlight>,
     /// The latest moment it was told of.
     now: Instant,
     /// Counts submissions and completions; says which came before which.
@@ -124,7 +124,7 @@ impl SimBank {
         SimBank {
             seed,
             disks: Vec::new(),
-            inflight: BinaryHeap::new(),
+            inflight: Queue::default(),
             now: Instant::START,
             stamp: 0,
             submitted: 0,
@@ -198,8 +198,7 @@ impl SimBank {
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
     /// completion, caches are empty, and each sector is one of the versions `loss` allows.
     pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut Rng) {
-        let mut inflight = std::mem::take(&mut self.inflight).into_vec();
-        inflight.sort_by_key(|each| each.submitted);
+        let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
             let torn = inflight
@@ -214,9 +213,7 @@ impl SimBank {
 
     fn note(&mut self, what: &'static str, now: Instant, device: DeviceId, id: u64, extent: Extent) {
         let what = u64::from(what.as_bytes()[0]) << 8 | what.len() as u64;
-        for fact in [now.0, what << 32 | u64::from(device.0), id, extent.start.0, extent.length.0] {
-            self.trace.note(fact);
-        }
+        self.trace.note_all([now.0, what << 32 | u64::from(device.0), id, extent.start.0, extent.length.0]);
     }
 }
 
@@ -251,14 +248,11 @@ impl Bank for SimBank {
                 inflight.effect = Instant(disk.rng.range(begin.0..due.0 + 1));
             }
         }
-        self.inflight.push(inflight);
+        self.inflight.push(inflight.due, inflight);
     }
 
     fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
-        if self.inflight.peek().is_none_or(|next| next.due > now) {
-            return;
-        }
-        let mut next = self.inflight.pop().expect("the heap is not empty");
+        let Some(mut next) = self.inflight.pop_due(now) else { return };
         self.now = self.now.max(now);
         self.stamp += 1;
         self.events += 1;
@@ -272,7 +266,7 @@ impl Bank for SimBank {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.inflight.peek().map(|next| next.due)
+        self.inflight.next_due()
     }
 
     fn mark(&mut self, mark: Mark) {
@@ -399,9 +393,17 @@ impl Disk {
 
     /// The newest version of each sector.
     fn read(&self, extent: Extent, buf: &mut Buf) {
-        let grain = (buf.len() as u64 / extent.length.0) as u32;
+        if let Some(bytes) = buf.as_mut_slice() {
+            return self.read_into(extent, bytes);
+        }
         let mut bytes = vec![0; buf.len()];
-        self.media.read(extent, grain, &mut bytes);
+        self.read_into(extent, &mut bytes);
+        buf.copy_from(&bytes);
+    }
+
+    fn read_into(&self, extent: Extent, bytes: &mut [u8]) {
+        let grain = (bytes.len() as u64 / extent.length.0) as u32;
+        self.media.read(extent, grain, bytes);
         for cached in self.cache.iter().filter(|cached| cached.extent.overlaps(extent)) {
             let start = extent.start.max(cached.extent.start);
             let end = extent.end().min(cached.extent.end());
@@ -412,14 +414,13 @@ impl Disk {
             };
             let cached_grain = (payload.len() as u64 / cached.extent.length.0) as u32;
             let place = |lba: Lba| (lba - cached.extent.start).at_grain(cached_grain);
-            let source = payload.cut(place(start)..place(end));
             if cached_grain == grain {
-                copy_slices(&source, target);
+                payload.copy_to(place(start), target);
             } else {
+                let source = payload.cut(place(start)..place(end));
                 regrain(&source.contiguous(), cached_grain, target, grain);
             }
         }
-        buf.copy_from(&bytes);
     }
 
     fn store(&mut self, write: Cached, durability: Durability) {
@@ -501,32 +502,6 @@ impl Disk {
         }
     }
 }
-
-fn copy_slices(payload: &Payload, mut target: &mut [u8]) {
-    for slice in payload.slices() {
-        let (now, rest) = target.split_at_mut(slice.len());
-        now.copy_from_slice(slice);
-        target = rest;
-    }
-}
-
-// The earliest first; of those due together, the one submitted first.
-impl Ord for InFlight {
-    fn cmp(&self, other: &InFlight) -> Ordering {
-        (other.due, other.submitted).cmp(&(self.due, self.submitted))
-    }
-}
-impl PartialOrd for InFlight {
-    fn partial_cmp(&self, other: &InFlight) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl PartialEq for InFlight {
-    fn eq(&self, other: &InFlight) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for InFlight {}
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,7 @@ pub mod life;
 #[cfg(all(test, feature = "mutants"))]
 mod mutant_tests;
 mod oracle;
+mod queue;
 mod rng;
 pub mod scenario;
 mod shape;

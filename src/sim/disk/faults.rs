@@ -73,12 +73,12 @@ impl SimBank {
         let (now, stamp) = (self.now, self.stamp);
         let disk = &mut self.disks[device.0 as usize];
         disk.hang = Some(timeout);
-        let mut inflight = std::mem::take(&mut self.inflight).into_vec();
-        inflight.sort_by_key(|each| each.submitted);
-        for each in inflight.iter_mut().filter(|each| each.device == device && each.hung.is_none()) {
-            disk.leave_hanging(each, timeout, now, stamp);
+        for mut each in self.inflight.take_all() {
+            if each.device == device && each.hung.is_none() {
+                disk.leave_hanging(&mut each, timeout, now, stamp);
+            }
+            self.inflight.push(each.due, each);
         }
-        self.inflight = inflight.into();
     }
 
     /// Ends a [`hang`](SimBank::hang): new requests are answered; those that hang are not.

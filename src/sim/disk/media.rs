@@ -91,7 +91,7 @@ impl Media {
             return self.write_native(extent.start, payload.slices());
         }
         // Misdirected, into the other area.
-        let bytes = payload.contiguous();
+        let bytes = payload.clone().contiguous();
         for area in self.areas(extent) {
             let native = self.grain(area);
             let at = (area.start - extent.start).at_grain(grain);
