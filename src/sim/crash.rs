@@ -108,6 +108,12 @@ pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Op
                 Err(refused) => *refused,
             }
         }
+        // Two devices with one identity: a copy of a disk was put in, and is taken out again.
+        AssembleError::SameMember { .. } if off.has_copies() => {
+            let mut off = off;
+            off.take_copies_out();
+            return power_on(off, regime, tally);
+        }
         error => (off, error),
     };
     if regime == Regime::Budgeted {

@@ -348,9 +348,6 @@ impl Disk {
         if self.lacks_space(&inflight.request) {
             return Err(IoError::NoSpace);
         }
-        if durability == Durability::Fua {
-            self.survive_flush()?;
-        }
         let mut write = self.stored_by(inflight).expect("nothing keeps it from being stored");
         write.completed = now;
         self.store(write, durability);

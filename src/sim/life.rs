@@ -196,12 +196,15 @@ struct Life<'a> {
     /// The copy whose power was cut, if it ends badly.
     crash: Option<CrashPoint>,
     snapshots: Vec<(DeviceId, super::Snapshot)>,
+    quiet_since: Option<Instant>,
 }
 
 /// Lines of its story a finding carries.
 const TOLD_MAX: usize = 40;
 /// Virtual time in which everything must be well again, when faults have stopped.
 const LIVENESS: Duration = Duration::from_secs(120);
+/// What has been quiet for so long is at rest: the array's own timers are shorter.
+const QUIET: Duration = Duration::from_secs(12);
 
 impl<'a> Life<'a> {
     fn new(scenario: &'a Scenario, effort: Effort, watch: &'a mut dyn Watch) -> Life<'a> {
@@ -220,6 +223,7 @@ impl<'a> Life<'a> {
             told: Vec::new(),
             crash: None,
             snapshots: Vec::new(),
+            quiet_since: None,
         }
     }
 
@@ -234,12 +238,18 @@ impl<'a> Life<'a> {
     fn live(&mut self) -> Result<(), End> {
         loop {
             self.take_steps()?;
-            self.go_on()?;
-            self.submit();
-            if self.lab.is_none() || self.is_crash_point()? {
+            if self.lab.is_some() {
+                self.go_on()?;
+            }
+            // Too little was left to assemble.
+            if self.lab.is_none() {
                 return Ok(());
             }
-            if self.event()? {
+            self.submit();
+            if self.is_crash_point()? {
+                return Ok(());
+            }
+            if self.event()? && !self.is_at_rest() {
                 continue;
             }
             match self.pause {
@@ -278,7 +288,6 @@ impl<'a> Life<'a> {
             self.tell(format!("op {}: {op}", self.op));
             self.op += 1;
             self.lab_mut().world.submit(op);
-            self.account();
         }
     }
 
@@ -294,7 +303,6 @@ impl<'a> Life<'a> {
             return Err(End::Budget);
         }
         let more = self.lab_mut().world.step()?;
-        self.account();
         let lab = self.lab();
         lab.array().check_invariants();
         if lab.world.events().is_multiple_of(4) {
@@ -311,18 +319,6 @@ impl<'a> Life<'a> {
             self.tell(format!("{event:?}"));
         }
         Ok(more)
-    }
-
-    /// What silent faults have touched since the last time.
-    fn account(&mut self) {
-        let lab = self.lab_mut();
-        for strike in lab.array_mut().bank_mut().take_strikes() {
-            if is_silent(strike.kind) {
-                for extent in strike.extents {
-                    lab.taint(strike.device, extent);
-                }
-            }
-        }
     }
 
     /// Whether the life ends here, after cutting the power of a copy where it is to be cut.
@@ -355,6 +351,19 @@ impl<'a> Life<'a> {
         self.told.truncate(length);
         self.crash = None;
         Ok(self.scenario.crash.is_some())
+    }
+
+    /// Whether nothing is under way and nothing has been for a while: what still ticks will tick for ever.
+    fn is_at_rest(&mut self) -> bool {
+        let (lab, pause) = (self.lab(), self.pause);
+        let waits = pause == Some(Pause::Resting) || (pause.is_none() && self.op == self.scenario.clients.ops.len());
+        let quiet = waits && lab.world.inflight() == 0 && lab.array().is_quiet() && !lab.array().is_syncing();
+        let now = lab.world.now();
+        if !quiet {
+            self.quiet_since = None;
+            return false;
+        }
+        now.since(*self.quiet_since.get_or_insert(now)) > QUIET
     }
 
     // ---- steps ----
@@ -507,7 +516,7 @@ impl<'a> Life<'a> {
                 if kind == FaultKind::FlushLie {
                     lab.will_lie(device);
                 }
-                let silent = is_silent(kind) || kind == FaultKind::FlushLie;
+                let silent = kind.is_silent() || kind == FaultKind::FlushLie;
                 self.report.promise = self.report.promise.max(if silent { Promise::Silent } else { Promise::Detected });
                 Done::Harm
             }
@@ -688,7 +697,8 @@ impl<'a> Life<'a> {
         }
         let begun = self.lab().world.now();
         recover(self.lab_mut())?;
-        while self.lab_mut().world.step()? {
+        self.pause = Some(Pause::Resting);
+        while self.lab_mut().world.step()? && !self.is_at_rest() {
             self.lab().array().check_invariants();
             if self.lab().world.now().since(begun) > LIVENESS {
                 return Err(Failed::Endless.into());
@@ -749,19 +759,6 @@ impl Done {
 
 fn managed(done: bool) -> Done {
     if done { Done::Managed } else { Done::Nothing }
-}
-
-/// Whether a fault of this kind goes unnoticed by the disk's user.
-fn is_silent(kind: FaultKind) -> bool {
-    matches!(
-        kind,
-        FaultKind::TornSilent(_)
-            | FaultKind::Lost
-            | FaultKind::Misdirected(_)
-            | FaultKind::MisdirectedRead(_)
-            | FaultKind::Bitflip { .. }
-            | FaultKind::CorruptWrite { .. }
-    )
 }
 
 fn is_at(lab: &Lab, moment: Moment) -> bool {
@@ -827,7 +824,9 @@ impl Act {
             Act::Fail(_) | Act::Stop(_) | Act::Unreadable(..) | Act::Hang(..) | Act::LoseFlush(..) | Act::Fill(_) => {
                 true
             }
-            Act::Fault(_, kind, ..) => !is_silent(kind) && !matches!(kind, FaultKind::Latency(_) | FaultKind::FlushLie),
+            Act::Fault(_, kind, ..) => {
+                !kind.is_silent() && !matches!(kind, FaultKind::Latency(_) | FaultKind::FlushLie)
+            }
             _ => false,
         }
     }

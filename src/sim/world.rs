@@ -29,6 +29,7 @@ pub struct World<S> {
     pub oracle: Oracle,
     now: Instant,
     earned: fn(&S, Lba) -> bool,
+    account: fn(&mut S, &mut Oracle),
     done: Vec<(DeviceId, Completion)>,
     events: u64,
 }
@@ -40,6 +41,7 @@ pub struct Waiting<S> {
     pub oracle: Oracle,
     now: Instant,
     earned: fn(&S, Lba) -> bool,
+    account: fn(&mut S, &mut Oracle),
     done: Vec<(DeviceId, Completion)>,
     events: u64,
 }
@@ -72,7 +74,13 @@ impl<S: Bank> World<S> {
     pub fn new(stack: S, earned: fn(&S, Lba) -> bool) -> World<S> {
         let limits = stack.limits(VOLUME);
         let oracle = Oracle::new(limits.capacity, limits.grain);
-        World { stack, oracle, now: Instant::START, earned, done: Vec::new(), events: 0 }
+        World { stack, oracle, now: Instant::START, earned, account: |_, _| (), done: Vec::new(), events: 0 }
+    }
+
+    /// After every submission and poll, before any answer is judged, `account` may tell the oracle what
+    /// silent faults have touched.
+    pub fn with_account(self, account: fn(&mut S, &mut Oracle)) -> World<S> {
+        World { account, ..self }
     }
 
     /// The time.
@@ -132,6 +140,7 @@ impl<S: Bank> World<S> {
 
     fn send(&mut self, id: OpId, extent: Extent, op: Op) {
         self.stack.submit(VOLUME, Request::new(RequestId(id.0), extent, op), self.now);
+        (self.account)(&mut self.stack, &mut self.oracle);
     }
 
     /// Goes to the stack's next deadline and polls it once. `Ok(false)`: it has none.
@@ -141,6 +150,7 @@ impl<S: Bank> World<S> {
         self.events += 1;
         let mut done = std::mem::take(&mut self.done);
         self.stack.poll(self.now, &mut done);
+        (self.account)(&mut self.stack, &mut self.oracle);
         let verdict = done.drain(..).try_for_each(|(device, completion)| {
             assert_eq!(device, VOLUME, "a completion of another device");
             self.judge(&completion)
@@ -224,8 +234,8 @@ impl<S: Bank> World<S> {
 
     /// The stack, and the clients that wait until there is one again.
     pub fn part(self) -> (S, Waiting<S>) {
-        let World { stack, oracle, earned, done, events, now } = self;
-        (stack, Waiting { oracle, earned, done, events, now })
+        let World { stack, oracle, earned, account, done, events, now } = self;
+        (stack, Waiting { oracle, earned, account, done, events, now })
     }
 
     fn stuck(&self) -> Failure {
@@ -241,8 +251,8 @@ impl<S> Waiting<S> {
 
     /// The world with a stack again.
     pub fn join(self, stack: S) -> World<S> {
-        let Waiting { oracle, earned, done, events, now } = self;
-        World { stack, oracle, now, earned, done, events }
+        let Waiting { oracle, earned, account, done, events, now } = self;
+        World { stack, oracle, now, earned, account, done, events }
     }
 }
 
