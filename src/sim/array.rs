@@ -143,9 +143,10 @@ impl Lab {
         self.disks.retain(|other| *other != disk);
     }
 
-    /// Switches off what was stopped.
-    pub fn switch_off(self) -> Off {
-        let degraded = !self.is_whole()
+    /// Switches off what was stopped. `dark`: members may be missing when the power is back.
+    pub fn switch_off(self, dark: bool) -> Off {
+        let degraded = dark
+            || !self.is_whole()
             || self.array().is_recording()
             || !self.liars.is_empty()
             || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
@@ -166,15 +167,16 @@ impl Lab {
         }
     }
 
-    /// Cuts the power: requests under way are gone, and of what caches held `choose` decides.
-    pub fn cut_power(mut self, loss: CacheLoss, choose: &mut Rng) -> Off {
+    /// Cuts the power: requests under way are gone, and of what caches held `choose` decides. `dark`: members may be
+    /// missing when the power is back.
+    pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut Rng) -> Off {
         for liar in self.liars.clone() {
             for extent in self.bank().unsettled(liar) {
                 let World { stack, oracle, .. } = &mut self.world;
                 taint(stack, oracle, liar, extent);
             }
         }
-        let mut off = self.switch_off();
+        let mut off = self.switch_off(dark);
         off.clients.oracle.crash();
         off.bank.forget_requests();
         off.bank.inner_mut().power_cut(loss, choose);
@@ -522,6 +524,11 @@ impl Off {
         for disk in &self.disks {
             self.bank.inner_mut().bring_back(*disk);
         }
+    }
+
+    /// Whether a disk answers.
+    pub fn answers(&self, device: DeviceId) -> bool {
+        self.bank().is_online(device)
     }
 
     /// Two disks change places in the box.

@@ -7,10 +7,12 @@
 //! Where a parity array was dirty and degraded it must be refused; forced, it may be wrong in one place only: in sectors
 //! of missing members whose row had a write under way, or on some member not yet on the medium, when the power went.
 
+use std::ops::AddAssign;
+
 use super::array::{Lab, Off};
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
-use super::{CacheLoss, ClientOp, Failed, Mix, Rng};
-use crate::block::{Bank, Extent, Lba, Sectors};
+use super::{CacheLoss, ClientOp, Failed, Mix, Rng, Trace};
+use crate::block::{Bank, Extent, Lba, Marks, Sectors};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
 use crate::raid::member::Place;
@@ -39,6 +41,21 @@ pub struct Tally {
     pub refused: u64,
     /// Views with more members lost that were read.
     pub views: u64,
+    /// Rare branches the copies have taken.
+    pub marks: Marks,
+    /// Hash of all that happened in copies.
+    pub trace: Trace,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.cuts += other.cuts;
+        self.forced += other.forced;
+        self.refused += other.refused;
+        self.views += other.views;
+        self.marks.merge(other.marks);
+        self.trace.note(other.trace.0);
+    }
 }
 
 impl CrashPoint {
@@ -72,6 +89,8 @@ pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, told: &mut Vec<String
     }
     aftermath(&mut lab, point.then, &mut choose)?;
     tally.views += audit(&mut lab, Views::One, &mut choose)?;
+    tally.marks = lab.bank().marks();
+    tally.trace = lab.bank().trace();
     Ok(tally)
 }
 
@@ -84,7 +103,7 @@ fn cut(
     tally: &mut Tally,
 ) -> Result<Option<Lab>, Failed> {
     tally.cuts += 1;
-    let mut off = lab.cut_power(loss, choose);
+    let mut off = lab.cut_power(loss, false, choose);
     if back {
         off.bring_all_back();
     }

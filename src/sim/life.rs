@@ -9,8 +9,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::array::Lab;
+use super::coverage::Coverage;
 use super::crash::{self, Tally, Views, audit, power_on, recover};
 use super::scenario::{Act, CrashPoint, Moment, Regime, Scenario, Target, When};
+use super::strikes::{Seen, Situation, count_act, count_cut};
 use super::{CacheLoss, Failed, Finding, Rng, Trace};
 use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
 use crate::disk::{FaultKind, FaultSpec};
@@ -92,6 +94,8 @@ pub struct Report {
     pub time: Duration,
     /// Hash of all that happened, in copies too.
     pub trace: Trace,
+    /// What struck what, and which rare branches were taken, in copies too.
+    pub coverage: Coverage,
 }
 
 /// How a life ends.
@@ -197,6 +201,9 @@ struct Life<'a> {
     crash: Option<CrashPoint>,
     snapshots: Vec<(DeviceId, super::Snapshot)>,
     quiet_since: Option<Instant>,
+    /// What a fault would strike now.
+    situation: Situation,
+    seen: Seen,
 }
 
 /// Lines of its story a finding carries.
@@ -224,6 +231,8 @@ impl<'a> Life<'a> {
             crash: None,
             snapshots: Vec::new(),
             quiet_since: None,
+            situation: Situation::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -302,8 +311,10 @@ impl<'a> Life<'a> {
         if self.lab().world.events() >= self.effort.events_max {
             return Err(End::Budget);
         }
-        let more = self.lab_mut().world.step()?;
-        let lab = self.lab();
+        let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+        self.situation.take(lab.array());
+        let more = lab.world.step()?;
+        self.seen.count(&mut self.report.coverage, &self.situation, lab.array());
         lab.array().check_invariants();
         if lab.world.events().is_multiple_of(4) {
             lab.check()?;
@@ -339,9 +350,14 @@ impl<'a> Life<'a> {
         let lab = self.lab().clone();
         let (liars, regime) = (lab.liars().len(), self.scenario.regime);
         let promised = liars == 0 || (liars == 1 && lab.is_whole());
+        count_cut(&mut self.report.coverage, &lab, point.loss);
         let result = crash::crash(lab, &point, regime, &mut self.told);
         match result {
-            Ok(tally) => self.report.tally += tally,
+            Ok(tally) => {
+                self.report.coverage.marks(tally.marks);
+                self.report.trace.note(tally.trace.0);
+                self.report.tally += tally;
+            }
             // A copy that lies proves nothing; the life goes on.
             Err(failed) if !promised && !matches!(failed, Failed::Panicked(_)) => {
                 self.report.promise = Promise::None;
@@ -471,6 +487,7 @@ impl<'a> Life<'a> {
         }
         let now = self.lab().world.now();
         let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+        count_act(&mut self.report.coverage, lab, act, device);
         match act {
             Act::Fail(_) => managed(lab.array_mut().fail(device).is_ok()),
             Act::Remove(_) => {
@@ -595,6 +612,8 @@ impl<'a> Life<'a> {
     fn mend(&mut self) {
         let lab = self.lab_mut();
         lab.array_mut().bank_mut().clear();
+        self.seen.forget_armed();
+        let lab = self.lab_mut();
         for disk in lab.disks().to_vec() {
             let bank = lab.bank_mut();
             bank.end_hang(disk);
@@ -605,7 +624,8 @@ impl<'a> Life<'a> {
     }
 
     fn start_again(&mut self, index: usize) -> Result<(), End> {
-        let off = self.lab.take().expect("it is there").switch_off();
+        let dark = self.has_dark_steps(index);
+        let off = self.lab.take().expect("it is there").switch_off(dark);
         self.switch_on(index, off)
     }
 
@@ -614,10 +634,30 @@ impl<'a> Life<'a> {
         let mut choose = Rng::new(self.scenario.seed, 2 << 32 | u64::from(step.id));
         self.report.cuts += 1;
         let lab = self.lab.take().expect("it is there");
+        count_cut(&mut self.report.coverage, &lab, loss);
+        for other in self.scenario.steps.iter().filter(|other| other.when == When::Off(step.id)) {
+            let device = match other.act.target() {
+                Some(Target::Disk(number)) => Some(DeviceId(number)),
+                Some(Target::Slot(slot)) => {
+                    lab.array().members().seats().get(usize::from(slot)).and_then(|seat| seat.member)
+                }
+                _ => None,
+            };
+            if let Some(device) = device {
+                count_act(&mut self.report.coverage, &lab, other.act, device);
+            }
+        }
         if lab.liars().len() > 1 || (lab.liars().len() == 1 && !lab.is_whole()) {
             self.report.promise = Promise::None;
         }
-        self.switch_on(index, lab.cut_power(loss, &mut choose))
+        let dark = self.has_dark_steps(index);
+        self.switch_on(index, lab.cut_power(loss, dark, &mut choose))
+    }
+
+    /// Whether something is done to disks while the power is off in this step.
+    fn has_dark_steps(&self, index: usize) -> bool {
+        let off = When::Off(self.scenario.steps[index].id);
+        self.scenario.steps.iter().any(|step| step.when == off)
     }
 
     /// Does what is to be done while the power is off, and assembles what is there. The life ends where too little is.
@@ -650,7 +690,10 @@ impl<'a> Life<'a> {
         let budgeted = self.scenario.regime == Regime::Budgeted;
         match act {
             Act::Swap(one, other) => match (there(one), there(other)) {
-                (Some(one), Some(other)) if one != other => off.swap(one, other),
+                (Some(one), Some(other)) if one != other && off.answers(one) && off.answers(other) => {
+                    off.swap(one, other);
+                    self.snapshots.retain(|(device, _)| ![one, other].contains(device));
+                }
                 _ => return Done::Nothing,
             },
             Act::Duplicate(target) => match there(target) {
@@ -686,7 +729,8 @@ impl<'a> Life<'a> {
         self.tell("faults have stopped".to_owned());
         self.lab_mut().array_mut().set_sync_options(SyncOptions::UNLIMITED);
         if self.lab().array().is_failed() {
-            let mut off = self.lab.take().expect("it is there").cut_power(CacheLoss::KeepAll, &mut Rng::new(0, 0));
+            let mut off =
+                self.lab.take().expect("it is there").cut_power(CacheLoss::KeepAll, false, &mut Rng::new(0, 0));
             off.bring_all_back();
             let mut tally = Tally::default();
             self.lab = power_on(off, self.scenario.regime, &mut tally)?;
@@ -718,7 +762,8 @@ impl<'a> Life<'a> {
             report.events = lab.world.events();
             report.ios = lab.bank().io_count();
             report.time = lab.world.now().since(Instant::START);
-            report.trace = lab.bank().trace();
+            report.trace.note(lab.bank().trace().0);
+            report.coverage.marks(lab.bank().marks());
         }
         report
     }
@@ -829,14 +874,5 @@ impl Act {
             }
             _ => false,
         }
-    }
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
-        self.cuts += other.cuts;
-        self.forced += other.forced;
-        self.refused += other.refused;
-        self.views += other.views;
     }
 }

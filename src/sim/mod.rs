@@ -30,6 +30,7 @@ mod queue;
 mod rng;
 pub mod scenario;
 mod shape;
+mod strikes;
 mod text;
 mod token;
 mod trace;
@@ -38,7 +39,7 @@ mod world;
 #[cfg(test)]
 mod wrong;
 
-pub use disk::{CacheLoss, DiskModel, Hdd, Service, SimBank, Snapshot, Timing};
+pub use disk::{CacheLoss, DiskModel, Hdd, Hits, Service, SimBank, Snapshot, Timing};
 pub use draw::{Harm, Wish, draw};
 pub use finding::{Failed, Finding, Reason};
 pub use life::{Cuts, Effort, Promise, Report, Verdict, Watch, live, live_watched};

@@ -52,7 +52,7 @@ fn flush(lab: &mut Lab) -> Result<(), Failed> {
 }
 
 fn cut(lab: &Lab, loss: CacheLoss, seed: u64) -> Result<Lab, Failed> {
-    let off = lab.clone().cut_power(loss, &mut Rng::new(seed, 1));
+    let off = lab.clone().cut_power(loss, false, &mut Rng::new(seed, 1));
     off.assemble(false).map_err(|refused| Failed::Refused(refused.1))
 }
 
