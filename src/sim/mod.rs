@@ -13,6 +13,7 @@
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod campaign;
 mod cow;
 pub mod crash;
 mod disk;
