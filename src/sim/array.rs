@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::Failed;
 use super::shape::METADATA;
 use super::world::Waiting;
-use super::{CacheLoss, DiskModel, Oracle, Rng, Shape, SimBank, World};
+use super::{CacheLoss, DiskModel, Oracle, Rng, Shape, SimBank, Snapshot, World};
 use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
@@ -576,9 +576,30 @@ impl Off {
     /// Whether an array would come of the other disks, none of them behind, with every sector on them.
     pub fn can_lose(&self, device: DeviceId) -> bool {
         let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        if self.events(&others) < self.events(&self.disks) {
+            return false;
+        }
         let started = start(self.bank.clone(), &others, AssembleOptions::default());
         let Ok((array, _)) = started else { return false };
         (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
+    }
+
+    /// Makes a disk hold what it held once, unless its count of events would not tell.
+    pub fn restore(&mut self, device: DeviceId, snapshot: Snapshot) -> bool {
+        let now = self.bank().snapshot(device);
+        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        self.bank_mut().restore(device, snapshot);
+        let tells = self.events(&[device]) + 1 < self.events(&others);
+        if !tells {
+            self.bank_mut().restore(device, now);
+        }
+        tells
+    }
+
+    /// The freshest count of events on these disks.
+    fn events(&self, disks: &[DeviceId]) -> u64 {
+        let events = |disk: &DeviceId| candidate(self.bank(), *disk).map(|candidate| candidate.superblock.events);
+        disks.iter().filter_map(events).max().unwrap_or(0)
     }
 
     /// Assembles what is there. With `force` a dirty and degraded array is taken as it is: what was in doubt when the
@@ -595,6 +616,7 @@ impl Off {
                     disks.retain(|disk| *disk != left);
                 }
                 let mut world = clients.join(array);
+                world.wake();
                 if remarks.contains(&Remark::ForcedClean) {
                     accepted.extend(&in_doubt);
                     for lba in sectors_without_member(&world.stack, &in_doubt) {

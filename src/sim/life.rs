@@ -714,7 +714,9 @@ impl<'a> Life<'a> {
                     return Done::HeldBack;
                 }
                 let (_, snapshot) = self.snapshots.swap_remove(at);
-                off.bank_mut().restore(device, snapshot);
+                if !off.restore(device, snapshot) {
+                    return Done::Nothing;
+                }
             }
             other => unreachable!("{other} is not for when the power is off"),
         }

@@ -16,6 +16,7 @@
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod campaign;
 pub mod coverage;
 mod cow;
 pub mod crash;

@@ -141,7 +141,7 @@ fn a_cleared_bit_means_that_the_region_is_on_the_medium() {
     tells(Mutant::BitBeforeFlush, || {
         let (level, layout) = (Level::Raid5, Layout::default_of(Level::Raid5));
         let bitmap = Some(Sectors(32));
-        let shape = Shape { level, layout, chunk: Sectors(8), disks: 4, spares: 0, member: Sectors(128), bitmap };
+        let shape = Shape { bitmap, ..Shape::plain(Level::Raid5, 4) };
         let mut lab = Lab::new(shape, 1);
         // A slow disk, so that the daemon comes round before the caches are full and write back by themselves.
         let now = lab.world.now();

@@ -143,6 +143,13 @@ impl<S: Bank> World<S> {
         (self.account)(&mut self.stack, &mut self.oracle);
     }
 
+    /// Tells the stack the time: one that has just been started has not been told.
+    pub fn wake(&mut self) {
+        let mut done = Vec::new();
+        self.stack.poll(self.now, &mut done);
+        assert!(done.is_empty(), "a stack that has just been started answers nothing");
+    }
+
     /// Goes to the stack's next deadline and polls it once. `Ok(false)`: it has none.
     pub fn step(&mut self) -> Result<bool, Failure> {
         let Some(deadline) = self.stack.next_deadline() else { return Ok(false) };

@@ -1,0 +1,35 @@
+//! `raidlab sim`: the same array in virtual time, under every fault that matters, with a verdict.
+
+mod corpus;
+mod merge;
+mod run;
+mod tell;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use super::{Manner, Outcome};
+
+/// Arguments of `sim`.
+#[derive(Args, Debug)]
+pub struct SimArgs {
+    #[command(subcommand)]
+    what: Sim,
+}
+
+#[derive(Subcommand, Debug)]
+enum Sim {
+    /// Live many lives, and report those in which something was wrong
+    Run(Box<run::RunArgs>),
+    /// Put the results of shards together
+    Merge(merge::MergeArgs),
+}
+
+/// Runs `sim`.
+pub fn run(args: &SimArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    match &args.what {
+        Sim::Run(args) => run::run(args, manner, out),
+        Sim::Merge(args) => merge::run(args, manner, out),
+    }
+}
