@@ -39,6 +39,8 @@ pub struct Lab {
     shape: Shape,
     model: DiskModel,
     disks: Vec<DeviceId>,
+    /// What there was to say when it was assembled.
+    remarks: Vec<Remark>,
     /// Rows that were in doubt when the array was forced.
     accepted: BTreeSet<Row>,
     /// Rows a silent fault has touched.
@@ -83,6 +85,7 @@ impl Lab {
             shape,
             model,
             disks,
+            remarks: Vec::new(),
             accepted: BTreeSet::new(),
             tainted: BTreeSet::new(),
             liars: BTreeSet::new(),
@@ -92,6 +95,11 @@ impl Lab {
     /// What the array is.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// What there was to say when it was assembled.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     /// The array.
@@ -148,7 +156,7 @@ impl Lab {
 
     /// Switches off what was stopped.
     pub fn switch_off(self) -> Off {
-        let Lab { world, shape, model, disks, accepted, tainted, liars } = self;
+        let Lab { world, shape, model, disks, remarks: _, accepted, tainted, liars } = self;
         let (array, clients) = world.part();
         let in_doubt = BTreeSet::new();
         Off {
@@ -561,7 +569,7 @@ impl Off {
                         world.oracle.excuse(lba);
                     }
                 }
-                Ok(Lab { world, shape, model, disks, accepted, tainted, liars })
+                Ok(Lab { world, shape, model, disks, remarks, accepted, tainted, liars })
             }
             Err((bank, error)) => {
                 let bank = *bank;
