@@ -5,8 +5,8 @@
 //! whenever something changes in that row, who now holds what:
 //!
 //! ```text
-//!   0.000512s     7  answered: w3
-//!                    D0 w3  D1 w1 (medium 0)  D2 absent  P gives D2 w2
+//!    0.000512s       7  answered: w3
+//!    0.000512s       7      D0 w3  D1 w1 (medium 0)  D2 absent  P gives D2 w2
 //! ```
 //!
 //! A value is named by the write it comes from: `w3` is what the operation submitted as `w3` has written, `0` are
@@ -394,12 +394,8 @@ impl fmt::Display for Story {
         }
         for Line { time_ns, event, copy, row, what } in &self.lines {
             let copy = "| ".repeat(*copy);
-            if *row {
-                writeln!(f, "{:22}{copy}  {what}", "")?;
-            } else {
-                let (seconds, micros) = (time_ns / 1_000_000_000, time_ns / 1_000 % 1_000_000);
-                writeln!(f, "{seconds:4}.{micros:06}s {event:>7}  {copy}{what}")?;
-            }
+            let (seconds, micros) = (time_ns / 1_000_000_000, time_ns / 1_000 % 1_000_000);
+            writeln!(f, "{seconds:4}.{micros:06}s {event:>7}  {copy}{}{what}", if *row { "    " } else { "" })?;
         }
         Ok(())
     }

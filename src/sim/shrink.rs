@@ -608,3 +608,134 @@ pub fn test_name(finding: &Finding) -> String {
     let words = words.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_ascii_lowercase).take(8).collect::<Vec<_>>().join("_")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raid::level::Level;
+    use crate::sim::scenario::{Again, Clients, Regime};
+    use crate::sim::{Failed, Shape, Wish, draw};
+
+    fn finding(scenario: Scenario) -> Finding {
+        Finding { scenario, event: 100, failed: Failed::Endless, told: Vec::new() }
+    }
+
+    /// Shrinks with a judge that needs no life.
+    fn shrunk(scenario: &Scenario, fails: impl Fn(&Scenario) -> bool) -> Shrunk {
+        let judge = &mut |candidate: &Scenario| fails(candidate).then(|| finding(candidate.clone()));
+        shrink_by(&finding(scenario.clone()), judge, &mut |_| true)
+    }
+
+    fn drawn(seed: u64) -> Scenario {
+        let mut scenario = draw(seed, &Wish { level: Some(Level::Raid6), ..Wish::default() });
+        let again = Some(Again { events: 40, loss: CacheLoss::PerSector });
+        let (loss, then) = (CacheLoss::PerSector, Aftermath::Write);
+        scenario.crash = Some(CrashPoint { event: 500, loss, back: true, then, again, choose: 1 << 40 });
+        scenario
+    }
+
+    /// Whether these come in this order among others.
+    fn has_in_order(ops: &[ClientOp], wanted: &[fn(&ClientOp) -> bool]) -> bool {
+        let mut ops = ops.iter();
+        wanted.iter().all(|is_it| ops.any(is_it))
+    }
+
+    #[test]
+    fn of_hundreds_of_operations_the_three_that_matter_are_left() {
+        let fails = |scenario: &Scenario| {
+            let cuts = scenario.steps.iter().any(|step| matches!(step.act, Act::PowerCut(_)));
+            let is_fua = |op: &ClientOp| matches!(op, ClientOp::Write(_, Durability::Fua));
+            let is_long = |op: &ClientOp| op.extent().is_some_and(|extent| extent.length.0 >= 3);
+            cuts && has_in_order(&scenario.clients.ops, &[is_fua, |op| matches!(op, ClientOp::Flush), is_long])
+        };
+        let scenarios = (0..40).map(drawn).filter(fails);
+        for scenario in scenarios.take(5) {
+            let shrunk = shrunk(&scenario, fails);
+            let left = &shrunk.finding.scenario;
+            assert!(shrunk.is_minimal && shrunk.before > 200 && shrunk.after == 4, "{left:?}");
+            assert_eq!((left.clients.depth, left.seed, left.crash), (1, 0, None));
+            assert_eq!(left.steps[0].act, Act::PowerCut(CacheLoss::DropAll));
+            let ops: Vec<String> = left.clients.ops.iter().map(ToString::to_string).collect();
+            assert_eq!(ops[..2], ["write 0+1 fua", "flush"]);
+            assert!(ops[2].ends_with(" 0+3"), "{ops:?}");
+        }
+    }
+
+    #[test]
+    fn of_what_fails_whatever_it_is_nothing_is_left() {
+        for level in Level::ALL {
+            let scenario = draw(3, &Wish { level: Some(level), ..Wish::default() });
+            let left = shrunk(&scenario, |_| true).finding.scenario;
+            assert_eq!(left.length(), 0);
+            let shape = left.array;
+            assert_eq!((shape.spares, shape.bitmap, shape.block), (0, None, Sectors(1)), "{level}");
+            assert!(shape.disks <= 4 && shape.member.0 <= 8, "{shape:?}");
+            assert_eq!(left.check().ok(), Some(()), "{level}");
+        }
+    }
+
+    #[test]
+    fn every_candidate_is_a_scenario_that_can_be_written_and_read() {
+        let scenario = drawn(11);
+        let judge = &mut |candidate: &Scenario| {
+            assert_eq!(Scenario::parse(&candidate.to_toml()).as_ref().ok(), Some(candidate));
+            (candidate.steps.len() > 3).then(|| finding(candidate.clone()))
+        };
+        let shrunk = shrink_by(&finding(scenario), judge, &mut |_| true);
+        assert_eq!(shrunk.after, 4);
+    }
+
+    #[test]
+    fn when_the_time_is_up_the_best_so_far_is_given() {
+        let scenario = drawn(5);
+        let length = scenario.length();
+        let judge = &mut |candidate: &Scenario| (candidate.length() * 2 > length).then(|| finding(candidate.clone()));
+        let shrunk = shrink_by(&finding(scenario), judge, &mut |sofar| sofar.tried < 20);
+        assert!(!shrunk.is_minimal && shrunk.tried == 20 && shrunk.after < length, "{} of {length}", shrunk.after);
+    }
+
+    #[test]
+    fn operations_taken_out_leave_steps_between_the_same_others() {
+        let ops = vec![ClientOp::Flush; 6];
+        let mut scenario = Scenario::new(1, Regime::Budgeted, Shape::plain(Level::Raid5, 3), Clients { depth: 1, ops });
+        let step = |id, when| Step { id, when, act: Act::Check };
+        scenario.steps = vec![step(1, When::Op(1)), step(2, When::Op(3)), step(3, When::Op(6))];
+        let left = without_ops(&scenario, 2..5);
+        let whens: Vec<When> = left.steps.iter().map(|step| step.when).collect();
+        assert_eq!((left.clients.ops.len(), whens), (3, vec![When::Op(1), When::Op(2), When::Op(3)]));
+    }
+
+    #[test]
+    fn what_waited_for_a_step_that_is_gone_waits_for_what_that_waited_for() {
+        let clients = Clients { depth: 1, ops: vec![ClientOp::Flush; 6] };
+        let mut scenario = Scenario::new(1, Regime::Budgeted, Shape::plain(Level::Raid5, 3), clients);
+        let step = |id, when, act| Step { id, when, act };
+        scenario.steps = vec![
+            step(1, When::Op(2), Act::Restart),
+            step(2, When::Off(1), Act::RotSuperblock(Target::Slot(1))),
+            step(3, When::After(4, 2), Act::Check),
+            step(4, When::After(9, 3), Act::Repair),
+        ];
+        assert_eq!(
+            without_steps(&scenario, 0..1).steps,
+            [step(3, When::Op(2), Act::Check), step(4, When::After(9, 3), Act::Repair)]
+        );
+        assert_eq!(without_steps(&scenario, 2..3).steps[2], step(4, When::After(4, 2), Act::Repair));
+        scenario.steps[0].when = When::After(1, 4);
+        assert!(without_steps(&scenario, 0..1).check().is_ok(), "steps in a ring");
+    }
+
+    #[test]
+    fn a_shrunk_scenario_is_a_regression_test() {
+        let finding = finding(drawn(2));
+        let name = test_name(&finding);
+        assert_eq!(name, "raid6_endless");
+        let test = rust_test(&finding, &name);
+        let (head, rest) = test.split_once("r#\"\n").unwrap();
+        let (text, tail) = rest.split_once("\"#").unwrap();
+        assert!(head.ends_with("#[test]\nfn raid6_endless() {\n    passes(\n        "), "{head}");
+        assert_eq!(tail, ",\n    );\n}\n");
+        assert_eq!(Scenario::parse(text).unwrap(), finding.scenario);
+        assert_eq!(Scenario::parse(&scenario_file(&finding)).unwrap(), finding.scenario);
+    }
+}
