@@ -25,7 +25,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("reactor", &["block"]),
-    ("bench", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
+    ("bench", &["sim", "stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("sim", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("export", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     (

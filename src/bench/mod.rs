@@ -20,6 +20,7 @@ mod progress;
 mod report;
 mod runner;
 mod series;
+pub mod sim;
 mod subjects;
 pub mod svg;
 pub mod table;

@@ -142,7 +142,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    fn of(mut rounds: Vec<f64>) -> Spread {
+    pub(super) fn of(mut rounds: Vec<f64>) -> Spread {
         rounds.sort_by(f64::total_cmp);
         let (middle, last) = (rounds.len() / 2, rounds.len() - 1);
         let median = if rounds.len() % 2 == 1 { rounds[middle] } else { (rounds[middle - 1] + rounds[middle]) / 2.0 };
@@ -331,7 +331,7 @@ fn columns_of<'a>(data: &'a [&mut [u8]]) -> Vec<Column<'a>> {
 }
 
 /// Processor time this thread has had.
-fn processor_time() -> Duration {
+pub(super) fn processor_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("processor time is not negative")
 }

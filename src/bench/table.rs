@@ -5,7 +5,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::report::{Cell, Report, Spread, State, SubjectFacts};
-use super::{Access, Disturbance, Shape, Workload, parity};
+use super::{Access, Disturbance, Shape, Workload, parity, sim};
 
 /// What the terminal can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +67,24 @@ pub fn parity(report: &parity::Report, charset: Charset) -> String {
     }
     let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, COLUMNS)).collect();
     format!("{}\n\n{}\n", table.trim_fmt(), notes.join("\n"))
+}
+
+/// The report on the simulator as text.
+pub fn sim(report: &sim::Report, charset: Charset) -> String {
+    let mut table = report.table();
+    table.load_style(style(charset));
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    let note = format!(
+        "RAID5 of five simulated disks; a second is one of processor time of one thread: the median of {} rounds of the \
+         same work. A crash point is a copy of the world whose power is cut, that is assembled, read all over (stripes of \
+         one-sector chunks, 64 bytes a sector), judged and dropped; settled: it is resynced first; with views: and then \
+         copies without one member each are read all over.",
+        report.rounds
+    );
+    format!("{}\n\n{}\n", table.trim_fmt(), wrapped(&note, COLUMNS).join("\n"))
 }
 
 fn head(report: &Report) -> String {

@@ -1,6 +1,6 @@
 //! The one interface between layers.
 
-use super::{Completion, Instant, IoError, Request, SECTOR_BYTES, Sectors};
+use super::{Completion, Instant, IoError, Mark, Request, SECTOR_BYTES, Sectors};
 
 /// A device of a bank. It names the device for as long as the bank lives, whatever position in an
 /// array it takes or loses: a completion from a replaced member must not blame the new one.
@@ -67,6 +67,12 @@ pub trait Bank {
     /// When `poll` has work to do even if nothing else happens; `None` when only new requests or
     /// outside completions can bring some. A moment that has passed means: now.
     fn next_deadline(&self) -> Option<Instant>;
+
+    /// A layer above took a rare branch. Only simulated disks remember it; to all others it is nothing, at no cost.
+    #[inline]
+    fn mark(&mut self, mark: Mark) {
+        let _ = mark;
+    }
 }
 
 /// How a bank wakes whoever waits for it.

@@ -1,6 +1,5 @@
 //! Bytes on their way up: exclusively owned, split and rejoined without copying.
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Payload;
@@ -14,7 +13,7 @@ pub struct Buf {
 }
 
 impl Buf {
-    /// `length` zero bytes in one part, aligned to [`BUFFER_ALIGN`](super::BUFFER_ALIGN).
+    /// `length` zero bytes in one part; from a sector on, aligned to [`BUFFER_ALIGN`](super::BUFFER_ALIGN).
     pub fn zeroed(length: usize) -> Buf {
         let mut buf = Buf::stale(length);
         buf.fill(0);
@@ -22,7 +21,7 @@ impl Buf {
     }
 
     /// `length` bytes of no meaning (what an earlier buffer held, or zero), to be overwritten, in one part that
-    /// is aligned to [`BUFFER_ALIGN`](super::BUFFER_ALIGN).
+    /// is, from a sector on, aligned to [`BUFFER_ALIGN`](super::BUFFER_ALIGN).
     pub fn stale(length: usize) -> Buf {
         if length == 0 {
             return Buf::default();
@@ -54,6 +53,15 @@ impl Buf {
     pub fn as_slice(&self) -> Option<&[u8]> {
         match self.parts.as_slice() {
             [] => Some(&[]),
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
+    /// The bytes, if they are in one part, to be filled.
+    pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        match self.parts.as_mut_slice() {
+            [] => Some(&mut []),
             [only] => Some(only),
             _ => None,
         }
@@ -137,7 +145,7 @@ impl Buf {
 
     /// Gives up the right to change the bytes: what was read can now be written.
     pub fn freeze(self) -> Payload {
-        self.parts.into_iter().map(Bytes::from_owner).collect()
+        self.parts.into_iter().map(Memory::into_bytes).collect()
     }
 }
 
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn buffers_are_aligned_for_direct_io() {
-        for length in [1, 512, 4096, 1 << 20] {
+        for length in [512, 4096, 1 << 20] {
             let buf = Buf::zeroed(length);
             assert_eq!(buf.as_slice().unwrap().as_ptr().align_offset(BUFFER_ALIGN), 0);
         }

@@ -11,6 +11,7 @@
 
 mod bank;
 mod buf;
+mod mark;
 mod payload;
 mod pool;
 mod request;
@@ -18,6 +19,7 @@ mod units;
 
 pub use bank::{Bank, DeviceId, Limits, Wakeups};
 pub use buf::Buf;
+pub use mark::{Mark, Marks};
 pub use payload::Payload;
 pub use request::{Completion, Durability, IoError, Op, Request, RequestId};
 pub use units::{Extent, Instant, Lba, Sectors};

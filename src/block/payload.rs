@@ -75,16 +75,29 @@ impl Payload {
     }
 
     /// The same bytes in one slice: shared where they are already, copied where not.
-    pub fn contiguous(&self) -> Bytes {
-        match self.slices.as_slice() {
-            [] => Bytes::new(),
-            [only] => only.clone(),
+    pub fn contiguous(mut self) -> Bytes {
+        match self.slices.len() {
+            0 => Bytes::new(),
+            1 => self.slices.swap_remove(0),
             _ => {
                 let mut buf = Buf::stale(self.len());
-                buf.copy_from_payload(self);
+                buf.copy_from_payload(&self);
                 buf.freeze().slices.swap_remove(0)
             }
         }
+    }
+
+    /// Copies as many bytes as fit into `out`, from byte `from` on.
+    pub fn copy_to(&self, from: usize, mut out: &mut [u8]) {
+        let mut skip = from;
+        for slice in &self.slices {
+            let there = slice.get(skip..).unwrap_or_default();
+            skip = skip.saturating_sub(slice.len());
+            let (now, rest) = out.split_at_mut(there.len().min(out.len()));
+            now.copy_from_slice(&there[..now.len()]);
+            out = rest;
+        }
+        assert!(out.is_empty(), "{} bytes beyond the end of {}", out.len(), self.len());
     }
 
     /// A copy of the bytes.
@@ -128,6 +141,9 @@ mod tests {
         for from in 0..200 {
             for to in from..=200 {
                 assert_eq!(payload.cut(from..to).to_vec(), bytes[from..to]);
+                let mut copy = vec![0; to - from];
+                payload.copy_to(from, &mut copy);
+                assert_eq!(copy, bytes[from..to]);
             }
         }
         assert_eq!(&payload.contiguous()[..], &bytes[..]);

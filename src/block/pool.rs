@@ -8,9 +8,9 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 
-use super::BUFFER_ALIGN;
+use super::{BUFFER_ALIGN, SECTOR_BYTES};
 
 /// Memory of a larger class is not kept, in bytes.
 const LARGEST: usize = 4 << 20;
@@ -31,12 +31,21 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// `length` bytes of no meaning, aligned to [`BUFFER_ALIGN`].
+    /// `length` bytes of no meaning, aligned to [`BUFFER_ALIGN`]; less than a sector, which no device sees, are not.
     pub(super) fn stale(length: usize) -> Memory {
+        if length < SECTOR_BYTES as usize {
+            // At multiples of a page they would all fall into the same lines of a cache.
+            return Memory { bytes: BytesMut::zeroed(length), room: 0 };
+        }
         let class_bytes = length.next_power_of_two().max(BUFFER_ALIGN);
         let mut memory = class_of(class_bytes).and_then(kept).unwrap_or_else(|| Memory::fresh(class_bytes));
         memory.bytes.resize(length, 0);
         memory
+    }
+
+    /// The bytes, for good.
+    pub(super) fn into_bytes(mut self) -> Bytes {
+        if self.room == 0 { std::mem::take(&mut self.bytes).freeze() } else { Bytes::from_owner(self) }
     }
 
     fn fresh(length: usize) -> Memory {
@@ -151,7 +160,7 @@ mod tests {
 
     #[test]
     fn what_was_dropped_is_used_again_and_still_aligned() {
-        for length in [1, 4096, 4097, 65536, 3 << 20] {
+        for length in [512, 4096, 4097, 65536, 3 << 20] {
             let memory = Memory::stale(length);
             let place = memory.as_ptr();
             drop(memory);

@@ -17,7 +17,7 @@ use super::size::Size;
 use crate::bench::table::{self, Charset};
 use crate::bench::{
     ArraySpec, ArraySubject, Backend, Machine, Plan, ProgressLine, RawSubject, RealClock, Report, Series, State, Step,
-    Store, Subject, Workload, parity, svg, utc_now,
+    Store, Subject, Workload, parity, sim, svg, utc_now,
 };
 use crate::block::{SECTOR_BYTES, Sectors};
 use crate::config::write_whole;
@@ -28,6 +28,9 @@ use crate::raid::level::Level;
 
 /// Bytes of all images together.
 const IMAGES: u64 = 1 << 30;
+
+/// md has no smaller chunk, in bytes.
+const CHUNK_LEAST: u64 = 4 << 10;
 
 /// Members are whole multiples of this.
 const MEMBER_UNIT: u64 = 64 << 10;
@@ -78,6 +81,12 @@ pub struct BenchArgs {
 enum Bench {
     /// How fast parity is computed here, by each kernel.
     Parity {
+        /// Print the report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// How fast the simulator is here.
+    Sim {
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
@@ -135,6 +144,7 @@ pub fn run(args: &BenchArgs, quiet: bool) -> Result<u8, BenchFailure> {
     Kernel::from_env().map_err(|error| usage(error.to_string()))?;
     match args.what {
         Some(Bench::Parity { json }) => run_parity(json, quiet),
+        Some(Bench::Sim { json }) => run_sim(json, quiet),
         None => run_levels(args, quiet),
     }
 }
@@ -171,6 +181,22 @@ fn run_parity(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
     Ok(0)
 }
 
+fn run_sim(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
+    let line = ProgressLine::new(!quiet);
+    let report = sim::measure(&sim::Options::default(), |done, all| {
+        line.step(&Step { what: "sim".to_owned(), done: done as f64 / all as f64 });
+    });
+    drop(line);
+    if json {
+        let mut text = serde_json::to_string_pretty(&report).expect("a report is numbers and names");
+        text.push('\n');
+        print(&text)?;
+    } else {
+        print(&table::sim(&report, charset()))?;
+    }
+    Ok(0)
+}
+
 /// The arrays to compare, each with its name.
 fn specs(args: &BenchArgs) -> Result<Vec<(String, ArraySpec)>, BenchFailure> {
     let mut asked: Vec<(Level, Size)> = Vec::new();
@@ -181,7 +207,7 @@ fn specs(args: &BenchArgs) -> Result<Vec<(String, ArraySpec)>, BenchFailure> {
         // RAID1 has no chunks.
         let chunks = if *level == Level::Raid1 { &chunks[..1] } else { &chunks[..] };
         for chunk in chunks {
-            if !chunk.0.is_multiple_of(SECTOR_BYTES) {
+            if chunk.0 < CHUNK_LEAST || !chunk.0.is_multiple_of(SECTOR_BYTES) {
                 return Err(usage(format!("--chunk {}: give a power of two from 4K to 4M", chunk.0)));
             }
             if !asked.contains(&(*level, *chunk)) {
@@ -398,6 +424,7 @@ mod tests {
             assert!(Line::try_parse_from(words).is_err(), "{line}");
         }
         assert!(Line::try_parse_from(["bench", "parity", "--json"]).is_ok());
+        assert!(Line::try_parse_from(["bench", "sim", "--json"]).is_ok());
         assert!(Line::try_parse_from(["bench", "--reps", "2", "parity"]).is_err());
     }
 

@@ -43,9 +43,13 @@ const KINDS: &str = "Kinds:
   torn=K, torn-silent=K   a write stores its first K sectors, and fails or says it succeeded
   lost                    writes succeed and store nothing
   misdirected=D           writes land D sectors further on
+  misdirected-read=D      reads return what lies D sectors further on
   bitflip[=BITS][,seed=N][,sticky]   reads return flipped bits
+  corrupt-write[=BITS][,seed=N]      writes store flipped bits
   fail-stop               nothing works any more
   flush-lie               flushes succeed and do nothing
+  flush-fail              flushes fail and do nothing
+  no-space                writes fail: no space left
   hang[=D]                no answers
   read-only               writes are refused
 

@@ -24,13 +24,13 @@ use std::time::Duration;
 use rangemap::RangeSet;
 
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Op, Payload, Request,
     RequestId, Sectors,
 };
 
-pub(crate) use spec::{DurationText, duration};
 use strike::Strikes;
 
+pub(crate) use spec::{DurationText, duration};
 pub use spec::{FAULT_KINDS, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
 pub use strike::Strike;
 
@@ -152,6 +152,11 @@ impl<B: Bank> Fault<B> {
     /// The bank below, to be changed without passing the faults.
     pub fn inner_mut(&mut self) -> &mut B {
         &mut self.inner
+    }
+
+    /// The bank below, without the faults.
+    pub fn into_inner(self) -> B {
+        self.inner
     }
 
     /// Gives `device` a fault. It concerns requests submitted from now on. Fails, and changes
@@ -316,6 +321,10 @@ impl<B: Bank> Bank for Fault<B> {
     fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.first_key_value().map(|((due, _), _)| *due);
         [held, self.inner.next_deadline()].into_iter().flatten().min()
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.inner.mark(mark);
     }
 }
 
@@ -959,7 +968,9 @@ mod tests {
         let felt = |faults: &[&str], op: Op| {
             let mut rig = Rig::new();
             rig.bank.keep_strikes();
-            faults.iter().for_each(|fault| drop(rig.arm(fault)));
+            for fault in faults {
+                rig.arm(fault);
+            }
             rig.submit(DISK, extent(4, 4), op);
             rig.bank.take_strikes().into_iter().map(|strike| strike.extents).collect::<Vec<_>>()
         };

@@ -11,15 +11,16 @@ use bytes::Bytes;
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::band::{self, Band, Cargo, Content, Cut, Phase, Purpose, Waiter, Waiting};
+use super::band::{self, Band, Cargo, Content, Cut, Phase, Purpose, Waiter, Waiting, Work};
 use super::control::{Control, Event, Start};
 use super::geometry::{Geometry, StripeIndex};
 use super::locks::{Access, Locks};
 use super::member::Members;
+use super::mutant::{self, Mutant};
 use super::plan::Intent;
 use super::sync::{Sync, SyncOptions};
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Op, Payload, Request,
     RequestId, Sectors, Wakeups,
 };
 use crate::parity::Kernel;
@@ -110,7 +111,10 @@ impl<B: Bank> Array<B> {
             inflight: Vec::new(),
         };
         if !array.control.is_read_only() {
-            filled.into_iter().for_each(|device| array.finish_recovery_of(device));
+            for device in filled {
+                array.bank.mark(Mark::FilledBeforeStart);
+                array.finish_recovery_of(device);
+            }
         }
         array
     }
@@ -168,6 +172,7 @@ impl<B: Bank> Array<B> {
         }
         let unfinished = self.control.members.iter().any(|member| member.serves() && !member.stale.is_empty());
         if unfinished && !self.control.is_read_only() {
+            self.bank.mark(Mark::StoppedInRecovery);
             self.control.checkpoint();
         }
         self.control.stop();
@@ -213,6 +218,11 @@ impl<B: Bank> Array<B> {
     /// Stripes and rows in which something is under way.
     pub fn rows_under_way(&self) -> impl Iterator<Item = (StripeIndex, Range<u64>)> + '_ {
         self.bands.iter().map(|(_, band)| (band.index, band.rows.clone()))
+    }
+
+    /// What every band under way works at, and where in its life it is.
+    pub fn under_way(&self) -> impl Iterator<Item = (Work, Phase)> + '_ {
+        self.bands.iter().map(|(_, band)| (band.work(), band.phase))
     }
 
     /// Whether the members' superblocks may lag behind what is known here: an update is under way or wanted.
@@ -296,7 +306,8 @@ impl<B: Bank> Array<B> {
 
     fn submit_read(&mut self, id: RequestId, extent: Extent, mut buf: Buf) {
         let (cuts, lengths) = band::cut(&self.geometry, extent);
-        let mut cargo: SmallVec<[Option<Cargo>; 4]> = SmallVec::new();
+        self.bands.reserve(cuts.len());
+        let mut cargo: SmallVec<[Option<Cargo>; 4]> = SmallVec::with_capacity(lengths.len());
         for length in &lengths {
             let rest = buf.split_off(length.at_grain(self.limits.grain));
             cargo.push(Some(Cargo::Up(std::mem::replace(&mut buf, rest))));
@@ -370,7 +381,10 @@ impl<B: Bank> Array<B> {
         if matches!(band.intent, Intent::Write(_)) {
             let range = self.geometry.sync_range(band.index, band.rows.clone());
             band.gate = Some(range.clone());
-            if let Some(epoch) = self.control.begin_write(&range) {
+            if let Some(epoch) = self.control.begin_write(&range)
+                && !mutant::is_on(Mutant::WriteBeforeMark)
+            {
+                self.bank.mark(Mark::GateWaited);
                 band.phase = Phase::Gate;
                 self.waiting.push((epoch, Waiter::Gate(key)));
                 return;
@@ -387,7 +401,10 @@ impl<B: Bank> Array<B> {
             return self.begin(key);
         }
         let mirror = self.geometry.parity_count() == 0;
-        let settles = mirror && !self.control.is_read_only() && !self.control.is_trusted(band.index, &band.rows);
+        let settles = mirror
+            && !self.control.is_read_only()
+            && !self.control.is_trusted(band.index, &band.rows)
+            && !mutant::is_on(Mutant::CopiesNotSettled);
         let access = match band.intent {
             Intent::Read(_) if settles => Access::Exclusive,
             Intent::Read(_) => Access::Shared,
@@ -396,8 +413,9 @@ impl<B: Bank> Array<B> {
         band.access = Some(access);
         band.exclusive = access == Access::Exclusive;
         if self.locks.acquire(band.index, band.rows.clone(), access, key) {
-            self.begin(key);
+            return self.begin(key);
         }
+        self.bank.mark(Mark::LockWaited);
     }
 
     // ---- to the members and back ----
@@ -428,9 +446,12 @@ impl<B: Bank> Array<B> {
     }
 
     fn flush_done(&mut self, key: usize, device: DeviceId, result: Result<(), IoError>) {
-        if let Err(error) = result {
+        if let Err(error) = result
+            && !mutant::is_on(Mutant::FlushErrorIgnored)
+        {
             if let Some(member) = self.control.members.get_mut(device) {
                 member.errors.flush += 1;
+                self.bank.mark(if member.serves() { Mark::FlushFailed } else { Mark::FlushOfFailedMember });
             }
             // What it acknowledged since its last good flush may be gone: it cannot be believed any more.
             self.control.fail(device, true);
@@ -439,17 +460,31 @@ impl<B: Bank> Array<B> {
             }
         }
         self.requests[key].outstanding -= 1;
+        if mutant::is_on(Mutant::FlushBeforeLast) && self.requests[key].outstanding == 1 {
+            let UserRequest { id, op, result, .. } = &mut self.requests[key];
+            let op = std::mem::replace(op, Op::Discard);
+            self.ready.push((VOLUME, Completion { id: *id, op, result: *result }));
+        }
         if self.requests[key].outstanding == 0 {
             match self.control.record() {
-                Some(epoch) => self.waiting.push((epoch, Waiter::Flush(key))),
+                Some(epoch) => {
+                    self.bank.mark(Mark::FlushWaitedForRecord);
+                    self.waiting.push((epoch, Waiter::Flush(key)));
+                }
                 None => self.acknowledge_flush(key),
             }
         }
     }
 
     fn acknowledge_flush(&mut self, key: usize) {
-        let UserRequest { id, op, result, .. } = self.requests.remove(key);
-        let result = if self.control.is_failed() { result.and(Err(IoError::Offline)) } else { result };
+        let UserRequest { id, op, mut result, .. } = self.requests.remove(key);
+        if mutant::is_on(Mutant::FlushBeforeLast) && matches!(op, Op::Discard) {
+            return;
+        }
+        if self.control.is_failed() {
+            self.bank.mark(Mark::FlushMetFailedArray);
+            result = result.and(Err(IoError::Offline));
+        }
         self.ready.push((VOLUME, Completion { id, op, result }));
     }
 
@@ -494,6 +529,7 @@ impl<B: Bank> Array<B> {
             while let Some(io) = self.control.next_io() {
                 self.submit_io(io.device, IoOwner::Metadata, io.extent, io.op);
             }
+            self.control.take_marks().iter().for_each(|mark| self.bank.mark(mark));
             let opened = self.open_gates();
             if self.granted.is_empty() && !opened {
                 self.pump_sync();
@@ -517,6 +553,9 @@ impl<B: Bank> Array<B> {
             }
             !open
         });
+        if failed && !opened.is_empty() {
+            self.bank.mark(Mark::WaitersFreedByFailure);
+        }
         for waiter in &opened {
             match *waiter {
                 Waiter::Gate(band) => self.take_lock(band),
@@ -557,6 +596,7 @@ impl<B: Bank> Bank for Array<B> {
         self.now = now;
         self.last_user_io = now;
         if let Err(error) = self.admit(&request) {
+            self.bank.mark(Mark::RequestRefused);
             self.ready.push((VOLUME, request.complete(Err(error))));
             return;
         }
@@ -586,6 +626,10 @@ impl<B: Bank> Bank for Array<B> {
             return Some(Instant::START);
         }
         [self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()].into_iter().flatten().min()
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.bank.mark(mark);
     }
 }
 

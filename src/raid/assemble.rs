@@ -19,6 +19,7 @@ use super::control::Start;
 use super::geometry::{Geometry, GeometryConfig, GeometryError, MEMBERS_MOST, MemberSizes, Slot};
 use super::level::{Layout, LayoutError, Level, LevelError};
 use super::member::{Member, Members, Place};
+use super::mutant::{self, Mutant};
 use super::probe::{ProbeError, Refusal, probe};
 use super::set::SlotSet;
 use super::superblock::{DeviceUuid, MemberRole, ResyncOffset, SetUuid, Superblock};
@@ -290,7 +291,7 @@ pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Res
         .map(|(slot, _)| slot)
         .collect();
     if newest.resync != ResyncOffset::InSync && !degraded.is_empty() && geometry.parity_count() > 0 {
-        if options.force {
+        if options.force || mutant::is_on(Mutant::DirtyDegradedStarts) {
             remarks.push(Remark::ForcedClean);
             untrusted = RangeSet::new();
         } else if !options.read_only {
@@ -316,7 +317,11 @@ pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Res
 /// The candidate with the most events among those that are members of a slot.
 fn freshest(candidates: &[Candidate]) -> Result<usize, AssembleError> {
     let in_a_slot = |at: &usize| matches!(candidates[*at].superblock.role(), MemberRole::Slot(_));
-    let by_events = |at: &usize| (candidates[*at].superblock.events, std::cmp::Reverse(*at));
+    let by_events = |at: &usize| {
+        let Superblock { events, updated, .. } = candidates[*at].superblock;
+        let age = if mutant::is_on(Mutant::FreshestByTime) { updated.seconds() } else { events };
+        (age, std::cmp::Reverse(*at))
+    };
     let slots = (0..candidates.len()).filter(in_a_slot).max_by_key(by_events);
     slots.or_else(|| (0..candidates.len()).max_by_key(by_events)).ok_or(AssembleError::NoDevices)
 }

@@ -47,8 +47,9 @@ impl Cut {
 
 /// Cuts `extent` of the array into bands. The second list has the length of every piece, in array order.
 pub fn cut(geometry: &Geometry, extent: Extent) -> (SmallVec<[Cut; 4]>, SmallVec<[Sectors; 4]>) {
-    let mut cuts = SmallVec::new();
+    let mut cuts: SmallVec<[Cut; 4]> = SmallVec::new();
     let mut lengths = SmallVec::new();
+    cuts.reserve((extent.length.0 / geometry.stripe_data().0) as usize + 2);
     let mut at = extent.start;
     while at < extent.end() {
         let (index, offset) = geometry.locate(at);
@@ -90,8 +91,14 @@ fn cut_stripe(
         }
     }
     // Between the tail of the last chunk and the head of the first, two neighbours share no row.
-    let kept: SmallVec<[Cut; 4]> = cuts.drain(begin..).filter(|cut| !cut.pieces.is_empty()).collect();
-    cuts.extend(kept);
+    let mut at = begin;
+    while at < cuts.len() {
+        if cuts[at].pieces.is_empty() {
+            cuts.remove(at);
+        } else {
+            at += 1;
+        }
+    }
 }
 
 /// Whom a band works for.
@@ -115,6 +122,25 @@ pub enum Purpose {
     Mend,
 }
 
+/// What a band works at.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Work {
+    /// A user's read.
+    Read,
+    /// A user's write.
+    Write,
+    /// A device is filled.
+    Recovery,
+    /// Redundancy is made to agree with the data.
+    Resync,
+    /// Columns are compared; a repair's, too.
+    Check,
+    /// What could not be read is written again.
+    Mend,
+    /// Half of any of these.
+    Half,
+}
+
 /// A user's bytes for one chunk of a band.
 #[derive(Clone, Debug)]
 pub enum Cargo {
@@ -125,7 +151,7 @@ pub enum Cargo {
 }
 
 /// Where a band is in its life.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Phase {
     /// Waiting until its region is marked dirty.
     Gate,
@@ -233,6 +259,19 @@ impl Band {
             halves: 0,
             result: Ok(()),
             settle: false,
+        }
+    }
+
+    /// What it works at.
+    pub fn work(&self) -> Work {
+        match (self.purpose, self.intent) {
+            (Purpose::Half { .. }, _) => Work::Half,
+            (Purpose::Mend, _) => Work::Mend,
+            (Purpose::User { .. }, Intent::Write(_)) => Work::Write,
+            (Purpose::User { .. }, _) => Work::Read,
+            (Purpose::Sync, Intent::Recover(_)) => Work::Recovery,
+            (Purpose::Sync, Intent::Check) => Work::Check,
+            (Purpose::Sync, _) => Work::Resync,
         }
     }
 

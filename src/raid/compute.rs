@@ -83,11 +83,10 @@ pub fn recover(kernel: Kernel, roles: &[Role], known: &mut Known, wanted: ChunkS
 }
 
 /// Encodes the parity columns `targets` from all data columns of `data` (in array order).
-pub fn encode(kernel: Kernel, roles: &[Role], data: &[Bytes], targets: ColumnSet) -> SmallVec<[(usize, Bytes); 2]> {
+pub fn encode(kernel: Kernel, roles: &[Role], data: &[&[u8]], targets: ColumnSet) -> SmallVec<[(usize, Bytes); 2]> {
     let length = data[0].len();
     let weighted: SmallVec<[parity::Column<'_>; 16]> =
-        data.iter().zip(roles).map(|(bytes, role)| (bytes.as_ref(), exponent(*role))).collect();
-    let plain = || data.iter().map(AsRef::as_ref).collect::<SmallVec<[&[u8]; 16]>>();
+        data.iter().zip(roles).map(|(bytes, role)| (*bytes, exponent(*role))).collect();
     let p = column_of(roles, Role::P).filter(|column| targets.contains(*column));
     let q = column_of(roles, Role::Q).filter(|column| targets.contains(*column));
     match (p, q) {
@@ -98,7 +97,7 @@ pub fn encode(kernel: Kernel, roles: &[Role], data: &[Bytes], targets: ColumnSet
             });
             SmallVec::from_iter([(p, first), (q, second.freeze().contiguous())])
         }
-        (Some(p), None) => SmallVec::from_iter([(p, filled(length, |out| kernel.encode_p(out, &plain())))]),
+        (Some(p), None) => SmallVec::from_iter([(p, filled(length, |out| kernel.encode_p(out, data)))]),
         (None, Some(q)) => SmallVec::from_iter([(q, filled(length, |out| kernel.encode_q(out, &weighted)))]),
         (None, None) => SmallVec::new(),
     }

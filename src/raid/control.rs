@@ -22,6 +22,7 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rangemap::RangeSet;
@@ -29,11 +30,14 @@ use rangemap::RangeSet;
 use super::bitmap_super::BITMAP_PAGE;
 use super::geometry::{Column, Geometry, Slot, StripeIndex};
 use super::member::{Member, Members, Place, Standing};
+use super::mutant::{self, Mutant};
 use super::plan::BandHealth;
 use super::set::{ColumnSet, SlotSet};
 use super::superblock::{MemberRole, Recovery, ResyncOffset, Superblock, Timestamp};
 use super::write_intent::WriteIntent;
-use crate::block::{DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors};
+use crate::block::{
+    DeviceId, Durability, Extent, Instant, IoError, Lba, Mark, Marks, Op, Payload, SECTOR_BYTES, Sectors,
+};
 
 /// md's safe mode: so long after the last write the array is marked clean.
 pub const SAFE_MODE_DELAY: Duration = Duration::from_millis(200);
@@ -176,6 +180,8 @@ pub struct Control {
     durable: Epoch,
     outbox: VecDeque<MetadataIo>,
     log: Vec<Event>,
+    /// Rare branches taken, for the array to pass on: there is no bank here.
+    marks: Marks,
 }
 
 impl Control {
@@ -205,12 +211,14 @@ impl Control {
             durable: Epoch(0),
             outbox: VecDeque::new(),
             log: Vec::new(),
+            marks: Marks::default(),
         };
         if !control.geometry.survives(control.missing()) {
             control.mode = Mode::Failed;
         }
         control.resync_recorded = control.untrusted.first().map(|range| range.start);
         control.catching_up = control.mode == Mode::Running && control.redundant() && !control.behind().is_empty();
+        control.catching_up &= !mutant::is_on(Mutant::NoCatchUp);
         control
     }
 
@@ -253,6 +261,10 @@ impl Control {
 
     pub(super) fn drain_log(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.log)
+    }
+
+    pub(super) fn take_marks(&mut self) -> Marks {
+        std::mem::take(&mut self.marks)
     }
 
     pub(super) fn note(&mut self, event: Event) {
@@ -317,6 +329,9 @@ impl Control {
         if let Some(bitmap) = &mut self.bitmap
             && !bitmap.begin_write(range)
         {
+            if bitmap.is_clearing(range) {
+                self.marks.insert(Mark::BitSetWhileCleared);
+            }
             gate = Some(self.want(Wanted { pages: true, ..Wanted::default() }));
         }
         gate
@@ -338,7 +353,8 @@ impl Control {
 
     /// What must be durable before a write that has just been carried out may be acknowledged.
     pub(super) fn record(&self) -> Option<Epoch> {
-        (self.record_epoch > self.durable && self.mode == Mode::Running).then_some(self.record_epoch)
+        let missing = self.record_epoch > self.durable && self.mode == Mode::Running;
+        (missing && !mutant::is_on(Mutant::AcknowledgedBeforeRecord)).then_some(self.record_epoch)
     }
 
     pub(super) fn durable(&self) -> Epoch {
@@ -355,10 +371,22 @@ impl Control {
             return;
         }
         let filling = place == Place::Spare || !member.stale.is_empty() || matches!(place, Place::Replacement(_));
+        if self.update.is_some() {
+            self.marks.insert(Mark::MemberFailedInUpdate);
+        }
+        if self.record_epoch > self.durable {
+            self.marks.insert(Mark::SecondFailureBeforeRecord);
+        }
+        if filling {
+            self.marks.insert(if place == Place::Spare { Mark::SpareFailed } else { Mark::FilledDeviceFailed });
+        }
         self.note(if filling { Event::FailSpare(device) } else { Event::Fail(device) });
         if let Place::Slot(slot) = place {
             let replacement = self.members.seats()[slot.0 as usize].replacement;
             if !self.geometry.survives(self.missing() | SlotSet::only(slot.0 as usize)) && replacement.is_none() {
+                if self.writes_inflight > 0 {
+                    self.marks.insert(Mark::ArrayFailedInWrites);
+                }
                 self.mode = Mode::Failed;
                 self.note(Event::ArrayFailed);
                 self.outbox.clear();
@@ -366,6 +394,7 @@ impl Control {
             self.members.move_to(device, Place::Faulty);
             // A replacement carries on as the member, with what it holds so far.
             if let Some(replacement) = replacement {
+                self.marks.insert(Mark::ReplacementCarriedOn);
                 self.members.move_to(replacement, Place::Slot(slot));
             }
         } else {
@@ -373,6 +402,7 @@ impl Control {
         }
         if flush_failed && let Some(bitmap) = &mut self.bitmap {
             // It lost writes whose bits may be cleared by now: it must not come back by the bitmap.
+            self.marks.insert(Mark::FlushFailureForbadeReturn);
             bitmap.forbid_return_before(self.events + 1);
         }
         if !self.redundant() {
@@ -392,19 +422,26 @@ impl Control {
         member.bad.insert(sectors);
         let fits = member.superblock.bad_block_log.is_some_and(|log| member.bad.encode(&log).is_ok());
         if fits {
+            if member.filling {
+                self.marks.insert(Mark::BadBlockOnFilling);
+            }
             self.note(Event::BadBlocks(device, sectors));
             self.record_epoch = self.want(Wanted { superblocks: true, pages: true, ..Wanted::default() });
         } else {
             member.bad = before;
+            self.marks.insert(Mark::BadBlockLogFull);
             self.fail(device, false);
         }
     }
 
     /// Sectors of a device (absolute) were written: whatever was bad there is good again.
     pub(super) fn clear_bad_blocks(&mut self, device: DeviceId, sectors: Extent) {
-        let Some(member) = self.members.get_mut(device) else { return };
+        let Some(member) = self.members.get_mut(device) else {
+            return self.marks.insert(Mark::WriteOfFormerMember);
+        };
         if member.bad.overlaps(sectors) {
             member.bad.clear(sectors);
+            self.marks.insert(Mark::BadBlockCleared);
             // On the medium first, off the list then, acknowledged last.
             self.record_epoch = self.want(Wanted { superblocks: true, pages: true, flush: true });
         }
@@ -509,6 +546,7 @@ impl Control {
         }
         if self.active && self.writes_inflight == 0 && self.clean_due().is_some_and(|due| due <= now) {
             self.active = false;
+            self.marks.insert(Mark::MarkedClean);
             self.want(Wanted { superblocks: true, flush: true, ..Wanted::default() });
         }
         if self.bitmap_due.is_some_and(|due| due <= now) {
@@ -537,9 +575,12 @@ impl Control {
         if whole {
             let untrusted = &self.untrusted;
             if bitmap.clear_idle(|range| untrusted.overlaps(&range), self.events) {
+                self.marks.insert(Mark::BitmapCleared);
                 self.wanted.pages = true;
-                self.wanted.flush = true;
+                self.wanted.flush |= !mutant::is_on(Mutant::BitBeforeFlush);
             }
+        } else {
+            self.marks.insert(Mark::BitmapKept);
         }
         if !bitmap.is_clear() && whole {
             let sleep = u64::from(bitmap.header().daemon_sleep).max(1);
@@ -562,6 +603,9 @@ impl Control {
     /// the next one would leave a member two behind, and out. Whatever is wanted meanwhile is left for that next one.
     fn start_update(&mut self) {
         let only = std::mem::take(&mut self.catching_up).then(|| self.behind());
+        if only.is_some() {
+            self.marks.insert(Mark::CaughtUp);
+        }
         let wanted = match only {
             Some(_) => Wanted { superblocks: true, ..Wanted::default() },
             None => std::mem::take(&mut self.wanted),
@@ -574,6 +618,7 @@ impl Control {
         let resynced_to = self.resynced_to(wanted.flush);
         let resync = match resynced_to {
             _ if self.active => ResyncOffset::From(Sectors::ZERO),
+            Some(_) if mutant::is_on(Mutant::CleanBeforeResynced) => ResyncOffset::InSync,
             Some(from) => ResyncOffset::From(Sectors(from)),
             None => ResyncOffset::InSync,
         };
@@ -584,7 +629,7 @@ impl Control {
             pages: self.bitmap.as_mut().map(|bitmap| bitmap.start_update(events)).unwrap_or_default(),
             resync,
             resynced_to,
-            watermarks: self.watermarks(wanted.flush),
+            watermarks: self.watermarks(wanted.flush || mutant::is_on(Mutant::WatermarkBeforeFlush)),
             bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
             flush_failed: false,
             catch_up: only.map(|only| (only, self.roles())),
@@ -657,7 +702,9 @@ impl Control {
                     // A member that failed meanwhile may have missed it, and until that is on record it counts for as
                     // much as the others: should it come back, its word would stand against theirs.
                     let missed = self.record_epoch > self.started;
-                    if !missed {
+                    if missed {
+                        self.marks.insert(Mark::UpdateMissed);
+                    } else {
                         self.durable = self.started;
                     }
                     if let Some(bitmap) = &mut self.bitmap {
@@ -671,6 +718,7 @@ impl Control {
     /// Nothing of the update has been written. A member that could not be flushed has lost what others have: that
     /// comes on record first, and only another update may call anything clean.
     fn begin_again(&mut self) {
+        self.marks.insert(Mark::UpdateBegunAgain);
         let update = self.update.take().expect("an update is under way");
         if update.superblocks {
             self.events -= 1;
@@ -718,11 +766,14 @@ impl Control {
             // One that came after the pages were written has to wait for its own.
             let joining = self.members.get(device).is_some_and(|member| member.joining);
             if joining || only.as_ref().is_some_and(|only| !only.contains(&device)) {
+                if joining {
+                    self.marks.insert(Mark::JoinerWaited);
+                }
                 continue;
             }
             let superblock = self.superblock_of(device, &roles);
             let (at, bytes) = (superblock.super_offset, superblock.encode());
-            self.members.get_mut(device).expect("it was just listed").superblock = superblock;
+            self.members.get_mut(device).expect("it was just listed").superblock = Arc::new(superblock);
             self.emit_write(device, at, &bytes);
         }
     }
@@ -749,7 +800,7 @@ impl Control {
         // It began to be filled after the update did: what its superblock must say is in it.
         let watermark = update.watermarks.iter().find(|(of, _)| *of == device).map_or(recorded, |(_, known)| *known);
         let seconds = self.wall_clock + self.now.0 / 1_000_000_000;
-        let mut superblock = member.superblock.clone();
+        let mut superblock = Superblock::clone(&member.superblock);
         superblock.roles = roles.to_vec();
         superblock.events = self.events;
         superblock.updated = Timestamp::new(seconds, 0);
@@ -772,6 +823,7 @@ impl Control {
     /// How a piece of metadata I/O went.
     pub(super) fn complete(&mut self, device: DeviceId, op: &Op, result: Result<(), IoError>) {
         if let Err(_error) = result {
+            self.marks.insert(Mark::MetadataFailed);
             if let Some(member) = self.members.get_mut(device) {
                 match op {
                     Op::Flush => member.errors.flush += 1,
@@ -794,8 +846,8 @@ impl Control {
         if self.mode != Mode::Running || !self.redundant() || self.catching_up {
             return None;
         }
-        let slot = self.missing().lowest()?;
         let spare = self.members.iter().find(|member| member.place == Place::Spare)?;
+        let slot = self.missing().lowest()?;
         Some((Slot(slot as u8), spare.device))
     }
 }

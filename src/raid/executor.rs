@@ -14,10 +14,11 @@ use super::compute;
 use super::control::{Event, READ_ERRORS_MAX};
 use super::geometry::Role;
 use super::locks::Access;
-use super::member::Standing;
+use super::member::{Place, Standing};
+use super::mutant::{self, Mutant};
 use super::plan::{self, Intent, Parity, Prefer, Unrecoverable};
 use super::set::{ChunkSet, ColumnSet};
-use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Op, Payload, Sectors};
+use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Mark, Op, Payload, Sectors};
 
 type Roles = SmallVec<[Role; 8]>;
 
@@ -30,6 +31,7 @@ impl<B: Bank> Array<B> {
     pub(super) fn begin(&mut self, key: usize) {
         let band = &self.bands[key];
         if matches!(band.intent, Intent::Write(_)) && self.control.is_failed() {
+            self.bank.mark(Mark::WriteMetFailedArray);
             return self.finish(key, Err(IoError::Offline));
         }
         let health = self.control.health(band.index, &band.stripe.columns, &band.rows, &band.excluded);
@@ -53,6 +55,14 @@ impl<B: Bank> Array<B> {
                     band.durability = Durability::Fua;
                 }
                 band.plan = plan;
+                if matches!(intent, Intent::Write(_)) {
+                    if !health.trusted && plan.parity == Parity::Encode && !plan.reads.is_empty() {
+                        self.bank.mark(Mark::ReconstructWriteOnDoubt);
+                    }
+                    if health.writable != health.sound {
+                        self.bank.mark(Mark::WriteMetWatermark);
+                    }
+                }
                 self.read_for(key);
             }
             Err(Unrecoverable(lost)) => self.unrecoverable(key, lost, health.trusted),
@@ -154,6 +164,9 @@ impl<B: Bank> Array<B> {
         }
         if let Err(error) = result {
             band.retry = true;
+            if !band.excluded.is_empty() {
+                self.bank.mark(Mark::SecondReadFailed);
+            }
             band.excluded.push(device);
             if error == IoError::Medium {
                 band.unreadable.push((device, column));
@@ -177,6 +190,7 @@ impl<B: Bank> Array<B> {
             member.errors.read += 1;
         }
         if error != IoError::Medium {
+            self.bank.mark(Mark::ReadFailedMember);
             self.control.fail(device, false);
         }
     }
@@ -187,18 +201,42 @@ impl<B: Bank> Array<B> {
         let kernel = self.kernel;
         let band = &mut self.bands[key];
         let roles = roles_of(band);
+        if mutant::is_on(Mutant::ParityNeverLoaded)
+            && roles.contains(&Role::Q)
+            && !band.plan.recover.is_empty()
+            && matches!(band.intent, Intent::Write(chunks) if !band.plan.writes.contains_all(ColumnSet::from_bits(chunks.bits())))
+        {
+            band.known.fill(None);
+            return self.begin(key);
+        }
         compute::recover(kernel, &roles, &mut band.known, band.plan.recover);
         match band.intent {
             Intent::Read(_) if band.settle => self.write_copies(key),
             Intent::Read(_) => {
+                self.mark_indirect_read(key);
                 self.deliver(key);
                 self.finish(key, Ok(()));
             }
-            Intent::Write(_) => self.write_new(key, &roles),
+            Intent::Write(_) => {
+                if !band.plan.recover.is_empty() {
+                    self.bank.mark(Mark::WriteReconstructed);
+                }
+                self.write_new(key, &roles);
+            }
             Intent::Recover(_) => self.write_targets(key, &roles),
             Intent::Resync if self.geometry.parity_count() == 0 => self.write_copies(key),
             Intent::Resync => self.write_parity(key, &roles),
             Intent::Check => self.compare(key),
+        }
+    }
+
+    fn mark_indirect_read(&mut self, key: usize) {
+        if self.bands[key].plan.recover.is_empty() {
+            return self.bank.mark(Mark::ReadFromElsewhere);
+        }
+        self.bank.mark(Mark::ReadReconstructed);
+        if self.control.members.seats().iter().any(|seat| seat.replacement.is_some()) {
+            self.bank.mark(Mark::ReadReconstructedInReplacement);
         }
     }
 
@@ -228,11 +266,13 @@ impl<B: Bank> Array<B> {
         match plan.parity {
             Parity::Keep => {}
             Parity::Encode => {
-                let mut data: Vec<Option<Bytes>> = band.known[..band.stripe.data_chunks].to_vec();
+                let known = &band.known[..band.stripe.data_chunks];
+                let mut data: SmallVec<[Option<&[u8]>; 16]> = known.iter().map(Option::as_deref).collect();
                 for (chunk, bytes) in &new {
-                    data[*chunk] = Some(bytes.clone());
+                    data[*chunk] = Some(bytes);
                 }
-                let data: Vec<Bytes> = data.into_iter().map(|d| d.expect("encoding knows all data")).collect();
+                let data: SmallVec<[&[u8]; 16]> =
+                    data.into_iter().map(|d| d.expect("encoding knows all data")).collect();
                 writes.extend(compute::encode(self.kernel, roles, &data, plan.writes));
             }
             Parity::Delta => writes.extend(compute::update(self.kernel, roles, &band.known, &new, plan.writes)),
@@ -242,6 +282,7 @@ impl<B: Bank> Array<B> {
 
     /// Whole rows become zero: every column does, parity too.
     fn write_empty(&mut self, key: usize) {
+        self.bank.mark(Mark::RowsEmptied);
         let band = &mut self.bands[key];
         band.phase = Phase::Writing;
         let (content, durability) = (band.content, band.durability);
@@ -272,9 +313,9 @@ impl<B: Bank> Array<B> {
             }
         }
         if !encoded.is_empty() {
-            let data: Vec<Bytes> = band.known[..band.stripe.data_chunks]
+            let data: SmallVec<[&[u8]; 16]> = band.known[..band.stripe.data_chunks]
                 .iter()
-                .map(|d| d.clone().expect("encoding knows all data"))
+                .map(|d| d.as_deref().expect("encoding knows all data"))
                 .collect();
             writes.extend(compute::encode(self.kernel, roles, &data, encoded));
         }
@@ -297,6 +338,7 @@ impl<B: Bank> Array<B> {
             let base = self.bands[key].stripe.columns[column].base;
             let Some(member) = self.control.members.get(device).filter(|member| member.serves()) else {
                 // It failed meanwhile: nothing to fill any more.
+                self.bank.mark(Mark::RecoveryTargetFailed);
                 self.bands[key].outstanding -= 1;
                 continue;
             };
@@ -313,17 +355,24 @@ impl<B: Bank> Array<B> {
         let band = &self.bands[key];
         let source = band.plan.reads.lowest().expect("a resync reads a copy");
         let bytes = band.known[source].clone().expect("it was read");
-        let writes: SmallVec<[(usize, Bytes); 8]> =
-            band.plan.writes.iter().map(|column| (column, bytes.clone())).collect();
+        let mut columns = band.plan.writes;
+        // A replacement beside the member that was read may have been filled from another copy.
+        if self.control.members.in_slot(band.stripe.columns[source].slot).count() > 1 {
+            columns.insert(source);
+        }
+        let writes: SmallVec<[(usize, Bytes); 8]> = columns.iter().map(|column| (column, bytes.clone())).collect();
         self.write_columns(key, &writes);
     }
 
     fn write_parity(&mut self, key: usize, roles: &Roles) {
         let band = &self.bands[key];
-        let data: Vec<Bytes> =
-            band.known[..band.stripe.data_chunks].iter().map(|d| d.clone().expect("a resync reads all data")).collect();
+        let data: SmallVec<[&[u8]; 16]> = band.known[..band.stripe.data_chunks]
+            .iter()
+            .map(|d| d.as_deref().expect("a resync reads all data"))
+            .collect();
         let writes: SmallVec<[(usize, Bytes); 8]> =
             compute::encode(self.kernel, roles, &data, band.plan.writes).into_iter().collect();
+        drop(data);
         self.write_columns(key, &writes);
     }
 
@@ -336,7 +385,11 @@ impl<B: Bank> Array<B> {
         for at in columns.iter() {
             let column = &band.stripe.columns[at];
             for member in self.control.members.in_slot(column.slot) {
-                if member.standing(column.base, &band.rows) != Standing::Stale {
+                let full = member.stale.is_empty();
+                let missed = matches!(member.place, Place::Replacement(_))
+                    && (mutant::is_on(Mutant::ReplacementMissesWrites) && !full
+                        || mutant::is_on(Mutant::ReplacementWindow) && full && self.geometry.parity_count() == 0);
+                if member.standing(column.base, &band.rows) != Standing::Stale && !missed {
                     places.push((member.device, at, member.on_device(column.base, &band.rows)));
                 }
             }
@@ -352,6 +405,7 @@ impl<B: Bank> Array<B> {
         band.outstanding = places.len();
         let durability = band.durability;
         if places.is_empty() {
+            self.bank.mark(Mark::WriteHadNoPlace);
             return self.written(key);
         }
         for (device, column, extent) in places {
@@ -365,14 +419,19 @@ impl<B: Bank> Array<B> {
         if let Err(error) = result {
             if let Some(member) = self.control.members.get_mut(device) {
                 member.errors.write += 1;
+                if !member.serves() {
+                    self.bank.mark(Mark::WriteOfFailedMember);
+                }
             }
             let of_the_medium = matches!(error, IoError::Medium | IoError::NoSpace);
             if of_the_medium {
+                self.bank.mark(if error == IoError::NoSpace { Mark::WriteNoSpace } else { Mark::WriteFailedOnMedium });
                 self.bands[key].unwritten.push((device, column));
                 if self.geometry.tolerance() == 0 {
                     self.bands[key].result = Err(error);
                 }
             } else {
+                self.bank.mark(Mark::WriteFailedMember);
                 self.control.fail(device, false);
             }
         } else {
@@ -396,7 +455,7 @@ impl<B: Bank> Array<B> {
 
     /// All writes of a band came back.
     fn written(&mut self, key: usize) {
-        if self.geometry.tolerance() > 0 {
+        if self.geometry.tolerance() > 0 && !mutant::is_on(Mutant::WriteErrorForgotten) {
             for (device, column) in self.bands[key].unwritten.clone() {
                 let sectors = self.sectors_on(key, device, column);
                 self.control.add_bad_blocks(device, sectors);
@@ -405,6 +464,7 @@ impl<B: Bank> Array<B> {
         match self.bands[key].intent {
             Intent::Write(chunks) => self.written_new(key, chunks),
             Intent::Read(_) => {
+                self.bank.mark(Mark::SettleWroteCopies);
                 self.resynced(key);
                 self.deliver(key);
                 self.record(key);
@@ -428,6 +488,7 @@ impl<B: Bank> Array<B> {
         let band = &self.bands[key];
         let plan = band.plan;
         for column in plan.poison.iter() {
+            self.bank.mark(Mark::WritePoisonedParity);
             let slot = band.stripe.columns[column].slot;
             let devices: SmallVec<[DeviceId; 2]> = self.control.members.in_slot(slot).map(|m| m.device).collect();
             for device in devices {
@@ -440,7 +501,9 @@ impl<B: Bank> Array<B> {
             Parity::Encode => true,
             // All copies of a mirror have just been written; a parity stripe without parity has nothing to agree.
             Parity::Keep => self.geometry.parity_count() == 0 && self.geometry.tolerance() > 0,
-            Parity::Delta => false,
+            Parity::Delta => {
+                mutant::is_on(Mutant::DifferenceAgrees) || mutant::is_on(Mutant::DifferenceOnDoubtfulParity)
+            }
         } || band.content != Content::Bytes;
         if agrees {
             self.resynced(key);
@@ -453,6 +516,9 @@ impl<B: Bank> Array<B> {
         } else {
             self.still_readable(key, chunks)
         };
+        if result.is_err() {
+            self.bank.mark(Mark::WriteNotKept);
+        }
         self.bands[key].result = result;
         self.record(key);
     }
@@ -492,6 +558,7 @@ impl<B: Bank> Array<B> {
         let failed = band.unwritten.contains(&(device, column));
         let serves = self.control.members.get(device).is_some_and(super::member::Member::serves);
         if failed || !serves {
+            self.bank.mark(if failed { Mark::MendWriteFailed } else { Mark::MendLostMember });
             return self.record(key);
         }
         let band = &mut self.bands[key];
@@ -509,6 +576,7 @@ impl<B: Bank> Array<B> {
         let sectors = self.sectors_on(key, device, column);
         match result {
             Ok(()) => {
+                self.bank.mark(Mark::Mended);
                 let mut worn_out = false;
                 if let Some(member) = self.control.members.get_mut(device) {
                     member.errors.corrected += 1;
@@ -518,10 +586,14 @@ impl<B: Bank> Array<B> {
                 // The count stands in its superblock.
                 self.control.announce();
                 if worn_out {
+                    self.bank.mark(Mark::MemberWornOut);
                     self.control.fail(device, false);
                 }
             }
-            Err(IoError::Medium) => self.control.add_bad_blocks(device, sectors),
+            Err(IoError::Medium) => {
+                self.bank.mark(Mark::MendReadBackFailed);
+                self.control.add_bad_blocks(device, sectors);
+            }
             Err(error) => self.read_failed(device, error),
         }
         self.record(key);
@@ -537,6 +609,7 @@ impl<B: Bank> Array<B> {
         for (device, column) in band.unreadable.clone() {
             let sectors = self.sectors_on(key, device, column);
             if sectors.length == Sectors::ZERO || !self.mending.insert((device, index, rows.start)) {
+                self.bank.mark(Mark::MendAlready);
                 continue;
             }
             let intent = Intent::Recover(ColumnSet::only(column));
@@ -556,8 +629,9 @@ impl<B: Bank> Array<B> {
         band.exclusive = true;
         let (index, rows) = (band.index, band.rows.clone());
         if self.locks.acquire(index, rows, Access::Exclusive, key) {
-            self.granted.push(key);
+            return self.granted.push(key);
         }
+        self.bank.mark(Mark::MendWaited);
     }
 
     // ---- what cannot be had ----
@@ -568,15 +642,22 @@ impl<B: Bank> Array<B> {
             return self.halve(key);
         }
         match band.intent {
-            Intent::Recover(_) if band.mend => self.finish(key, Ok(())),
+            Intent::Recover(_) if band.mend => {
+                self.bank.mark(Mark::MendLost);
+                self.finish(key, Ok(()));
+            }
             Intent::Recover(targets) if trusted => self.lose(key, targets, lost),
             // Parity there was never made to agree with the data since a crash: what it says of a lost column may
             // be wrong. It is left as it is, and the volume stays degraded there.
             Intent::Recover(_) | Intent::Resync => {
+                self.bank.mark(Mark::SyncBlocked);
                 self.sync_blocked();
                 self.finish(key, Ok(()));
             }
-            Intent::Read(_) | Intent::Write(_) | Intent::Check => self.finish(key, Err(IoError::Medium)),
+            Intent::Read(_) | Intent::Write(_) | Intent::Check => {
+                self.bank.mark(Mark::BandLost);
+                self.finish(key, Err(IoError::Medium));
+            }
         }
     }
 
@@ -595,6 +676,7 @@ impl<B: Bank> Array<B> {
 
     /// Exactly these sectors of the targets are lost: they are recorded as bad, and the rest goes on.
     fn lose(&mut self, key: usize, targets: ColumnSet, lost: ChunkSet) {
+        self.bank.mark(Mark::RecoveryLostRows);
         let band = &self.bands[key];
         let roles = roles_of(band);
         let is_lost = |column: &usize| match roles[*column] {
@@ -608,7 +690,9 @@ impl<B: Bank> Array<B> {
             band.targets.iter().copied().filter(|(_, column)| gone.contains(*column)).collect();
         for (device, column) in lost_targets {
             let sectors = self.sectors_on(key, device, column);
-            self.control.add_bad_blocks(device, sectors);
+            if !mutant::is_on(Mutant::LostNotRecorded) {
+                self.control.add_bad_blocks(device, sectors);
+            }
             self.mark_recovered(key, device, column);
         }
         let left = targets - gone;
@@ -626,6 +710,11 @@ impl<B: Bank> Array<B> {
         let block = self.logical_block();
         let grain = self.grain();
         let band = &mut self.bands[key];
+        self.bank.mark(match band.intent {
+            Intent::Read(_) => Mark::ReadHalved,
+            Intent::Write(_) => Mark::WriteHalved,
+            Intent::Recover(_) | Intent::Resync | Intent::Check => Mark::SyncHalved,
+        });
         let middle = band.rows.start + (Sectors(band.height().0 / 2).round_down(block).max(block)).0;
         let split = Sectors(middle - band.rows.start).at_grain(grain);
         band.phase = Phase::Halved;
@@ -673,6 +762,7 @@ impl<B: Bank> Array<B> {
         let band = &mut self.bands[key];
         match self.control.record() {
             Some(epoch) => {
+                self.bank.mark(Mark::RecordWaited);
                 band.phase = Phase::Recording;
                 self.waiting.push((epoch, Waiter::Record(key)));
             }
@@ -686,12 +776,16 @@ impl<B: Bank> Array<B> {
     /// The record a band waited for is durable, or the array failed meanwhile.
     pub(super) fn recorded(&mut self, key: usize) {
         if let Some(epoch) = self.control.record() {
+            self.bank.mark(Mark::RecordWaitedAgain);
             self.waiting.push((epoch, Waiter::Record(key)));
             return;
         }
         let band = &self.bands[key];
         let lost = self.control.is_failed() && matches!(band.intent, Intent::Write(_));
         let result = if lost { Err(IoError::Offline) } else { band.result };
+        if lost {
+            self.bank.mark(Mark::WriteUnrecorded);
+        }
         self.finish(key, result);
     }
 
@@ -733,6 +827,9 @@ impl<B: Bank> Array<B> {
                 low.append(high);
                 *whole = low;
             }
+        }
+        if result.is_err() {
+            self.bank.mark(Mark::HalfFailed);
         }
         band.result = band.result.and(result);
         band.halves -= 1;

@@ -38,7 +38,7 @@ impl Entry {
 /// All locks held and waited for, by stripe, in the order they were asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Locks {
-    stripes: BTreeMap<StripeIndex, SmallVec<[Entry; 2]>>,
+    stripes: BTreeMap<StripeIndex, SmallVec<[Entry; 1]>>,
 }
 
 impl Locks {

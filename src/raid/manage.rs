@@ -7,9 +7,10 @@ use super::assemble::{Candidate, one_range, stale_by_bitmap};
 use super::control::Event;
 use super::geometry::Slot;
 use super::member::{Member, Place};
+use super::mutant::{self, Mutant};
 use super::set::SlotSet;
 use super::superblock::{MemberRole, Superblock};
-use crate::block::{Bank, DeviceId, Sectors};
+use crate::block::{Bank, DeviceId, Mark, Sectors};
 
 /// Why a change of membership is refused. Nothing was changed.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
@@ -83,6 +84,9 @@ impl<B: Bank> Array<B> {
             }
             Place::Replacement(_) | Place::Spare => {}
         }
+        if self.control.writes_inflight() > 0 {
+            self.bank.mark(Mark::FailedByAdminInWrites);
+        }
         self.control.fail(device, false);
         self.sync.reconsider();
         self.turn();
@@ -95,6 +99,9 @@ impl<B: Bank> Array<B> {
         let member = self.control.members.get(device).ok_or(ManageError::NotAMember)?;
         if member.serves() {
             return Err(ManageError::InUse);
+        }
+        if self.is_in_use(device) {
+            self.bank.mark(Mark::RemovedInFlight);
         }
         self.control.members.remove(device);
         self.control.announce();
@@ -195,7 +202,11 @@ impl<B: Bank> Array<B> {
             panic!("a device that may come back was in a slot of an array with a bitmap");
         };
         let slot = Slot(slot as u8);
-        let stale = stale_by_bitmap(&self.geometry, bitmap, slot, 0);
+        self.bank.mark(Mark::ReAddedByBitmap);
+        let mut stale = stale_by_bitmap(&self.geometry, bitmap, slot, 0);
+        if mutant::is_on(Mutant::StaleReAdded) && superblock.events + 2 >= self.control.events() {
+            stale.clear();
+        }
         let mut member = Member::new(device, Place::Slot(slot), superblock);
         member.bad = bad;
         member.joining = true;
@@ -237,6 +248,9 @@ impl<B: Bank> Array<B> {
 
     fn fill(&mut self, device: DeviceId, place: Place) {
         let (Place::Slot(slot) | Place::Replacement(slot)) = place else { panic!("{place:?} is not to be filled") };
+        if self.sync.inflight() > 0 && self.control.members.iter().any(|member| member.filling) {
+            self.bank.mark(Mark::JoinedRecovery);
+        }
         let used = self.geometry.member_used(slot).0;
         self.control.members.move_to(device, place);
         let member = self.control.members.get_mut(device).expect("it was just moved");
@@ -261,6 +275,7 @@ impl<B: Bank> Array<B> {
             return;
         }
         while let Some((slot, spare)) = self.control.spare_wanted() {
+            self.bank.mark(Mark::SpareTookSlot);
             self.fill(spare, Place::Slot(slot));
         }
     }

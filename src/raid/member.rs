@@ -1,6 +1,7 @@
 //! The members of an array: which device sits where, and what can be believed of it.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use rangemap::RangeSet;
 use smallvec::SmallVec;
@@ -45,7 +46,7 @@ pub struct Member {
     pub place: Place,
     /// Its own superblock as last written, or as it must be before anything else is written; fields that all members
     /// share are filled in anew at each update.
-    pub superblock: Superblock,
+    pub superblock: Arc<Superblock>,
     /// Its bad-block log, in absolute sectors of the device.
     pub bad: BadBlocks,
     /// Member data sectors that it does not hold yet. Recovery makes this empty.
@@ -69,7 +70,7 @@ impl Member {
             device,
             place,
             corrected_before: superblock.corrected_reads,
-            superblock,
+            superblock: Arc::new(superblock),
             bad: BadBlocks::new(),
             stale: RangeSet::new(),
             by_bitmap: false,
@@ -82,7 +83,7 @@ impl Member {
     /// It holds none of `stale` yet (member data sectors): recovery has to fill it.
     pub fn begin_filling(&mut self, stale: RangeSet<u64>, by_bitmap: bool) {
         let first = stale.first().map(|range| Sectors(range.start));
-        self.superblock.recovery = first.map(|offset| Recovery { offset, by_bitmap });
+        Arc::make_mut(&mut self.superblock).recovery = first.map(|offset| Recovery { offset, by_bitmap });
         self.stale = stale;
         self.by_bitmap = by_bitmap;
         self.filling = true;

@@ -10,6 +10,7 @@
 //! | what to do | [`plan`], [`compute`] |
 //! | doing it | [`mod@array`] (requests in and out), [`band`] and `executor` (one rectangle of a stripe), [`locks`], [`sync`] |
 //! | who takes part | [`member`], [`control`], `manage`, [`assemble`], [`create`] |
+//! | known bugs, for tests | [`mutant`] |
 //! | on disk | [`superblock`], [`probe`], [`member_layout`], [`bitmap_super`], [`write_intent`], [`bad_blocks`] |
 
 pub mod array;
@@ -30,6 +31,7 @@ pub mod locks;
 pub mod manage;
 pub mod member;
 pub mod member_layout;
+pub mod mutant;
 #[cfg(test)]
 mod operations;
 pub mod plan;

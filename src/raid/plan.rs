@@ -13,6 +13,7 @@
 //! only reconstruct-write is right.
 
 use super::geometry::Role;
+use super::mutant::{self, Mutant};
 use super::set::{ChunkSet, ColumnSet};
 
 /// What is wanted of a band.
@@ -267,7 +268,9 @@ impl ParityStripe<'_> {
         let encode = self.encode(written, parity, direct);
         let delta = self.delta(written, parity, direct);
         match (encode, delta) {
-            (Some(encode), _) if !self.health.trusted => Ok(encode),
+            (Some(encode), _) if !self.health.trusted && !mutant::is_on(Mutant::DifferenceOnDoubtfulParity) => {
+                Ok(encode)
+            }
             (Some(encode), Some(delta)) => Ok(if delta.reads.len() < encode.reads.len() { delta } else { encode }),
             (Some(only), None) | (None, Some(only)) => Ok(only),
             // Too much of the stripe is lost to know its parity. What is written is still good in its own

@@ -23,9 +23,10 @@ use super::compute::{self, Blame};
 use super::control::Event;
 use super::geometry::{Role, Slot, StripeIndex};
 use super::member::Place;
+use super::mutant::{self, Mutant};
 use super::plan::Intent;
 use super::set::ColumnSet;
-use crate::block::{Bank, DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Payload, Sectors};
+use crate::block::{Bank, DeviceId, Durability, Extent, Instant, IoError, Lba, Mark, Op, Payload, Sectors};
 
 /// md's default `sync_speed_min`, in KiB/s for each member.
 pub const SYNC_SPEED_MIN: u64 = 1000;
@@ -352,6 +353,7 @@ impl<B: Bank> Array<B> {
         let due = self.due();
         if due != self.sync.action {
             if self.sync.inflight > 0 {
+                self.bank.mark(Mark::SyncActionWaited);
                 return;
             }
             self.begin_action(due);
@@ -374,11 +376,16 @@ impl<B: Bank> Array<B> {
         }
         if matches!(due, SyncAction::Recover) && self.sync.checkpoint_at <= self.now && self.sync.inflight > 0 {
             self.sync.checkpoint_at = self.now + CHECKPOINT_INTERVAL;
+            self.bank.mark(Mark::WatermarkRecorded);
             self.control.checkpoint();
         }
     }
 
     fn begin_action(&mut self, action: SyncAction) {
+        let scrubs = matches!(action, SyncAction::Check | SyncAction::Repair);
+        if scrubs && self.sync.scrub.as_ref().is_some_and(|run| run.at > run.range.start) {
+            self.bank.mark(Mark::ScrubResumed);
+        }
         self.sync.action = action;
         self.sync.blocked = false;
         self.sync.cursors = vec![0; self.geometry.raid_disks()];
@@ -406,10 +413,12 @@ impl<B: Bank> Array<B> {
             SyncAction::Recover | SyncAction::Resync if self.due() == self.sync.action => {
                 // What is left could not be done in a whole pass from the start.
                 if self.sync.blocked {
+                    self.bank.mark(Mark::SyncGaveUp);
                     self.sync.gave_up = true;
                     self.sync.action = SyncAction::Idle;
                     self.control.checkpoint();
                 } else {
+                    self.bank.mark(Mark::SyncPassAgain);
                     self.sync.cursors.iter_mut().for_each(|cursor| *cursor = 0);
                 }
             }
@@ -465,6 +474,7 @@ impl<B: Bank> Array<B> {
                     None => {
                         // It joins in further down: stop there, so that every row has its own set of targets.
                         if let Some(next) = first_from(&member.stale, begin) {
+                            self.bank.mark(Mark::RecoveryCutShort);
                             end = end.min((next - column.base.0).max(first + 1));
                         }
                     }
@@ -475,6 +485,21 @@ impl<B: Bank> Array<B> {
             let column = &stripe.columns[*at];
             let cursor = &mut self.sync.cursors[column.slot.0 as usize];
             *cursor = (*cursor).max(column.base.0 + end);
+        }
+        let written = |band: &Band| {
+            let overlaps = band.index == index && band.rows.start < end && first < band.rows.end;
+            overlaps && matches!(band.intent, Intent::Write(_)) && band.phase == Phase::Writing
+        };
+        if mutant::is_on(Mutant::RecoverySkipsWrites) && self.bands.iter().any(|(_, band)| written(band)) {
+            for (device, at) in targets {
+                let base = stripe.columns[at].base.0;
+                self.control.recovered(device, base + first..base + end);
+                self.finish_recovery_of(device);
+            }
+            return Some(0);
+        }
+        if targets.len() > 1 {
+            self.bank.mark(Mark::RecoveryOfSeveral);
         }
         let columns: ColumnSet = targets.iter().map(|(_, at)| *at).collect();
         let mut band = Band::new(Purpose::Sync, Intent::Recover(columns), index, stripe, first..end);
@@ -499,6 +524,9 @@ impl<B: Bank> Array<B> {
     fn start_sync_band(&mut self, band: Band) {
         self.sync.inflight += 1;
         let key = self.bands.insert(band);
+        if mutant::is_on(Mutant::RepairWithoutLock) && self.sync.action == SyncAction::Repair {
+            return self.begin(key);
+        }
         self.take_lock(key);
     }
 
@@ -557,6 +585,7 @@ impl<B: Bank> Array<B> {
             }
         }
         if band.intent == Intent::Resync && self.control.untrusted.is_empty() {
+            self.bank.mark(Mark::ResyncEnded);
             self.control.checkpoint();
             self.control.note(Event::RebuildFinished);
         }
@@ -569,7 +598,9 @@ impl<B: Bank> Array<B> {
         member.by_bitmap = false;
         let replaces = matches!(member.place, Place::Replacement(_));
         let epoch = self.control.checkpoint();
-        if replaces {
+        if replaces && mutant::is_on(Mutant::ReplacementBeforeRecord) {
+            self.finish_replacement(device);
+        } else if replaces {
             self.waiting.push((epoch, Waiter::Replacement(device)));
         } else {
             self.control.note(Event::SpareActive(device));
@@ -584,8 +615,12 @@ impl<B: Bank> Array<B> {
         if let Some(Place::Replacement(slot)) = place
             && !self.control.is_failed()
         {
+            let writes = self.control.writes_inflight() > 0;
+            self.bank.mark(if writes { Mark::ReplacementTookOverFromWrites } else { Mark::ReplacementTookOver });
             self.control.finish_replacement(slot);
             self.control.note(Event::SpareActive(device));
+        } else {
+            self.bank.mark(Mark::ReplacementOvertaken);
         }
     }
 
@@ -599,6 +634,9 @@ impl<B: Bank> Array<B> {
     /// Compares the columns of a band that were read, and mends what is to be mended.
     pub(super) fn compare(&mut self, key: usize) {
         let band = &self.bands[key];
+        if !band.excluded.is_empty() {
+            self.bank.mark(Mark::CheckMetUnreadable);
+        }
         let roles: SmallVec<[Role; 8]> = band.stripe.columns.iter().map(|column| column.role).collect();
         let parity = self.geometry.parity_count() > 0;
         let grain = u64::from(self.grain());
@@ -639,6 +677,7 @@ impl<B: Bank> Array<B> {
             Blame::Column(column) => Some(band.stripe.columns[column].slot),
             Blame::Unknown => None,
         };
+        self.bank.mark(if culprit.is_some() { Mark::MismatchLocated } else { Mark::MismatchUnlocated });
         let report = &mut self.sync.report;
         report.mismatch_sectors += sectors;
         report.mismatches_total += 1;
@@ -667,6 +706,9 @@ impl<B: Bank> Array<B> {
         let parity = self.geometry.parity_count() > 0;
         let data = band.stripe.data_chunks;
         let wrong = match blame {
+            Blame::Column(column) if mutant::is_on(Mutant::CulpritIntoParity) && parity && column < data => {
+                ColumnSet::range(data..roles.len())
+            }
             Blame::Column(column) => ColumnSet::only(column),
             Blame::Unknown if !trust_data => return false,
             Blame::Unknown if parity => ColumnSet::range(data..roles.len()),
@@ -684,7 +726,8 @@ impl<B: Bank> Array<B> {
             let column = wrong.lowest().expect("somebody is wrong");
             writes.push((column, rows.clone(), known[column].clone().expect("it was recovered")));
         } else if parity {
-            let all: Vec<Bytes> = known[..data].iter().map(|d| d.clone().expect("all data was compared")).collect();
+            let all: SmallVec<[&[u8]; 16]> =
+                known[..data].iter().map(|d| d.as_deref().expect("all data was compared")).collect();
             for (column, bytes) in compute::encode(self.kernel, roles, &all, wrong) {
                 writes.push((column, rows.clone(), bytes));
             }
@@ -709,6 +752,7 @@ impl<B: Bank> Array<B> {
         if ios.is_empty() {
             return self.finish(key, Ok(()));
         }
+        self.bank.mark(Mark::RepairWrote);
         let band = &mut self.bands[key];
         band.phase = Phase::Writing;
         band.outstanding = ios.len();

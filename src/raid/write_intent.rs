@@ -70,6 +70,11 @@ impl WriteIntent {
         safe
     }
 
+    /// Whether a bit of `range` that is set on the members is being cleared by an update under way.
+    pub fn is_clearing(&self, range: &Range<u64>) -> bool {
+        self.flying && self.bits_of(range).any(|bit| self.durable.get(bit) && !self.started.get(bit))
+    }
+
     /// A write that was begun is over.
     pub fn end_write(&mut self, range: &Range<u64>) {
         for bit in self.bits_of(range) {

@@ -156,21 +156,13 @@ impl Lab {
 
     /// Switches off what was stopped.
     pub fn switch_off(self) -> Off {
+        let degraded = !self.is_whole()
+            || self.array().is_recording()
+            || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
+        let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
         let Lab { world, shape, model, disks, remarks: _, accepted, tainted, liars } = self;
         let (array, clients) = world.part();
-        let in_doubt = BTreeSet::new();
-        Off {
-            bank: array.into_bank(),
-            clients,
-            shape,
-            model,
-            disks,
-            accepted,
-            tainted,
-            liars,
-            in_doubt,
-            degraded: false,
-        }
+        Off { bank: array.into_bank(), clients, shape, model, disks, accepted, tainted, liars, in_doubt, degraded }
     }
 
     /// Cuts the power: requests under way are gone, and of what caches held `choose` decides.
@@ -180,11 +172,7 @@ impl Lab {
                 self.taint(liar, extent);
             }
         }
-        let degraded = !self.array().degraded().is_empty()
-            || self.array().is_recording()
-            || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
-        let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let mut off = Off { degraded, in_doubt, ..self.switch_off() };
+        let mut off = self.switch_off();
         off.clients.oracle.crash();
         off.bank.forget_requests();
         off.bank.inner_mut().power_cut(loss, choose);
@@ -437,7 +425,7 @@ fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
 /// Whether requests of a disk may fail for a fault that somebody gave it.
 fn may_fail(array: &SimArray, device: DeviceId) -> bool {
     let fails = |fault: &crate::disk::ArmedFault| fault.device == device && fault.spec.kind.is_error();
-    array.bank().list().iter().any(fails) || array.bank().inner().is_hung(device)
+    array.bank().list().iter().any(fails) || array.bank().inner().may_fail(device)
 }
 
 /// Whether faults that are really there leave too little of a sector: what the array believes of its members is taken
@@ -452,7 +440,8 @@ pub fn earned(array: &SimArray, lba: Lba) -> bool {
     let (chunk, row) = (offset.0 / stripe.rows.0, offset.0 % stripe.rows.0);
     let lost_columns: Vec<_> = stripe.columns.iter().filter(|column| is_lost(array, column, row)).collect();
     if geometry.parity_count() == 0 {
-        return lost_columns.len() == stripe.columns.iter().filter(|c| holds(c.role, chunk)).count();
+        let lost = lost_columns.iter().filter(|column| holds(column.role, chunk)).count();
+        return lost == stripe.columns.iter().filter(|column| holds(column.role, chunk)).count();
     }
     let mine = lost_columns.iter().any(|column| holds(column.role, chunk));
     lost_columns.len() > geometry.parity_count() || (mine && !array.is_trusted_at(lba))

@@ -43,15 +43,13 @@ pub struct Tally {
     pub views: u64,
 }
 
-const LOSSES: [CacheLoss; 4] = [CacheLoss::PerSector, CacheLoss::DropAll, CacheLoss::PerDisk, CacheLoss::KeepAll];
-
 impl CrashPoint {
     /// The crash point of a seed at an event.
     pub fn drawn(seed: u64, event: u64) -> CrashPoint {
         let mut rng = Rng::new(seed, 1 << 32 | event);
-        let loss = LOSSES[rng.below(4) as usize];
+        let loss = CacheLoss::ALL[rng.below(5) as usize];
         let then = [Aftermath::Recover, Aftermath::Read, Aftermath::Lose, Aftermath::Write][rng.below(4) as usize];
-        let again = Again { events: rng.below(60), loss: LOSSES[rng.below(4) as usize] };
+        let again = Again { events: rng.below(60), loss: CacheLoss::ALL[rng.below(5) as usize] };
         let (back, twice, choose) = (rng.chance(50), rng.chance(20), rng.draw() >> 1);
         CrashPoint { event, loss, back, then, again: twice.then_some(again), choose }
     }
@@ -75,11 +73,15 @@ impl Onlooker<'_> {
     /// One event, looked at. `Ok(false)`: nothing will happen by itself.
     pub fn step(&mut self, lab: &mut Lab) -> Result<bool, Failure> {
         let stepped = lab.world.step();
+        self.look(lab);
+        stepped
+    }
+
+    fn look(&mut self, lab: &mut Lab) {
         for event in lab.array_mut().drain_events() {
             self.tell(lab, event_words(event));
         }
         self.watch.look(lab);
-        stepped
     }
 
     fn submit(&mut self, lab: &mut Lab, op: ClientOp) {
@@ -99,8 +101,15 @@ impl Onlooker<'_> {
 
     /// Reads every sector of the volume.
     fn read_all(&mut self, lab: &mut Lab) -> Result<(), Failure> {
-        lab.world.submit_read_all();
-        self.run_until_idle(lab)
+        let mut script = lab.world.audit();
+        for _ in 0..EVENTS_MAX {
+            let advanced = lab.world.advance(&mut script);
+            self.look(lab);
+            if !advanced? {
+                return Ok(());
+            }
+        }
+        lab.world.run_until_idle(0)
     }
 }
 

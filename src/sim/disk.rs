@@ -7,22 +7,35 @@
 //! A [`SimBank`] holds several such disks and one heap of events. Each request is done at a moment
 //! drawn when it is submitted, so completions come in any order. Each [`poll`](Bank::poll) does
 //! exactly one event, the earliest due: between any two polls the world can be cloned and its power cut.
+//!
+//! A request carries its sectors with all their bytes or at the disk's grain. One that was misdirected
+//! may carry metadata to where data is, or the other way round: see `regrain`.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeSet, BinaryHeap};
+mod cache;
+mod faults;
+mod media;
+mod timing;
+
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use smallvec::SmallVec;
+use rangemap::RangeSet;
 
-use super::cow::CowVec;
+use super::queue::Queue;
 use super::{Rng, Trace};
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
-    SECTOR_BYTES, Sectors,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Marks, Op, Payload,
+    Request, SECTOR_BYTES, Sectors,
 };
 
-/// Bytes of media two forks share or copy together.
-const PAGE_BYTES: usize = 4096;
+use cache::{BLOCK, Cached, cut_out, versions_by_unit, visible};
+use faults::Hung;
+use media::{Media, regrain};
+use timing::{Arm, Span};
+
+pub use cache::CacheLoss;
+pub use faults::Snapshot;
+pub use timing::{Hdd, Service, Timing};
 
 /// What a disk is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,33 +45,9 @@ pub struct DiskModel {
     /// Sectors below this travel and are stored with all their 512 bytes.
     pub metadata: Sectors,
     /// How long it takes.
-    pub service: Service,
+    pub timing: Timing,
     /// Writes its cache holds; the oldest is written back to make room.
     pub cached_writes_max: usize,
-}
-
-/// How long a request takes: `base`, plus `per_sector` for its length, plus up to `spread` drawn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Service {
-    /// What every request takes.
-    pub base: Duration,
-    /// What each of its sectors adds.
-    pub per_sector: Duration,
-    /// The longest a draw adds; what lets requests overtake each other.
-    pub spread: Duration,
-}
-
-/// What a power cut does to writes that no flush covered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CacheLoss {
-    /// Completed writes stay, those in flight are torn: a process is killed, the disks keep their power.
-    KeepAll,
-    /// None of them lands, in flight or completed.
-    DropAll,
-    /// Each sector becomes any version it had since the last flush, each independently.
-    PerSector,
-    /// Each disk keeps all of them, in flight too, or none.
-    PerDisk,
 }
 
 /// Disks that can be cloned at any moment, power off and all.
@@ -66,7 +55,7 @@ pub enum CacheLoss {
 pub struct SimBank {
     seed: u64,
     disks: Vec<Disk>,
-    inflight: BinaryHeap<InFlight>,
+    inflight: Queue<InFlight>,
     /// The latest moment it was told of.
     now: Instant,
     /// Counts submissions and completions; says which came before which.
@@ -74,6 +63,7 @@ pub struct SimBank {
     submitted: u64,
     events: u64,
     trace: Trace,
+    marks: Marks,
 }
 
 #[derive(Clone, Debug)]
@@ -84,23 +74,22 @@ struct Disk {
     cache: Vec<Cached>,
     /// Nothing on the medium took effect later than this.
     settled: Instant,
+    arm: Arm,
     online: bool,
+    /// How long its requests hang, if it does.
+    hang: Option<Duration>,
+    slowness: u32,
+    flushes_to_fail: u64,
+    /// Sectors for which there is no space, if space is limited.
+    without_space: Option<RangeSet<u64>>,
     medium_errors: BTreeSet<u64>,
     submitted: u64,
     rng: Rng,
 }
 
 #[derive(Clone, Debug)]
-struct Cached {
-    extent: Extent,
-    /// `None` is zeroes.
-    data: Option<Payload>,
-    effect: Instant,
-    completed: u64,
-}
-
-#[derive(Clone, Debug)]
 struct InFlight {
+    begun: Instant,
     due: Instant,
     /// When a write happens, between its submission and its completion: two writes in flight
     /// together may happen in the other order than they complete.
@@ -108,6 +97,8 @@ struct InFlight {
     submitted: u64,
     device: DeviceId,
     request: Request,
+    /// It will not be answered.
+    hung: Option<Hung>,
 }
 
 impl DiskModel {
@@ -117,11 +108,11 @@ impl DiskModel {
         DiskModel {
             limits: Limits { grain: 64, ..Limits::of_disk(capacity) },
             metadata,
-            service: Service {
+            timing: Timing::Fixed(Service {
                 base: Duration::from_micros(80),
                 per_sector: Duration::from_nanos(100),
                 spread: Duration::from_micros(80),
-            },
+            }),
             cached_writes_max: 256,
         }
     }
@@ -133,12 +124,13 @@ impl SimBank {
         SimBank {
             seed,
             disks: Vec::new(),
-            inflight: BinaryHeap::new(),
+            inflight: Queue::default(),
             now: Instant::START,
             stamp: 0,
             submitted: 0,
             events: 0,
             trace: Trace::default(),
+            marks: Marks::default(),
         }
     }
 
@@ -174,12 +166,17 @@ impl SimBank {
         self.trace
     }
 
+    /// The rare branches the layers above have taken since it was made.
+    pub fn marks(&self) -> Marks {
+        self.marks
+    }
+
     /// The bytes on the medium: after a power cut, all the disk has. They take the grain of their
     /// area; an extent lies in one.
     pub fn read_media(&self, device: DeviceId, extent: Extent) -> Vec<u8> {
         let media = &self.disks[device.0 as usize].media;
         let mut bytes = vec![0; extent.length.at_grain(media.grain(extent))];
-        media.read(extent.start, &mut bytes);
+        media.read(extent, media.grain(extent), &mut bytes);
         bytes
     }
 
@@ -198,63 +195,25 @@ impl SimBank {
         cached.chain(mine.map(|each| each.request.extent)).collect()
     }
 
-    /// Changes the medium from `start` on behind everyone's back, cache and all; whole sectors of one area.
-    pub fn write_media(&mut self, device: DeviceId, start: Lba, bytes: &[u8]) {
-        let disk = &mut self.disks[device.0 as usize];
-        let grain = disk.media.grain(Extent::new(start, Sectors(1))) as usize;
-        assert!(bytes.len().is_multiple_of(grain), "{} bytes are not whole sectors of {grain}", bytes.len());
-        let extent = Extent::new(start, Sectors((bytes.len() / grain) as u64));
-        disk.media.grain(extent);
-        cut_out(&mut disk.cache, extent);
-        disk.land(extent, Some(&Payload::copy_of(bytes)));
-    }
-
-    /// From now on every request of `device` ends with [`IoError::Offline`], those in flight included.
-    pub fn fail_stop(&mut self, device: DeviceId) {
-        self.disks[device.0 as usize].online = false;
-    }
-
-    /// Ends a [`fail_stop`](SimBank::fail_stop): the disk is back with what it held.
-    pub fn bring_back(&mut self, device: DeviceId) {
-        self.disks[device.0 as usize].online = true;
-    }
-
-    /// Whether `device` answers.
-    pub fn is_online(&self, device: DeviceId) -> bool {
-        self.disks[device.0 as usize].online
-    }
-
-    /// Makes `extent` unreadable, each sector until it is written. Outlives a power cut.
-    pub fn fail_medium(&mut self, device: DeviceId, extent: Extent) {
-        self.disks[device.0 as usize].medium_errors.extend(extent.range());
-    }
-
-    /// Whether a read of `extent` would meet an unreadable sector.
-    pub fn is_unreadable(&self, device: DeviceId, extent: Extent) -> bool {
-        self.disks[device.0 as usize].is_unreadable(extent)
-    }
-
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
     /// completion, caches are empty, and each sector is one of the versions `loss` allows.
     pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut Rng) {
-        let mut inflight = std::mem::take(&mut self.inflight).into_vec();
-        inflight.sort_by_key(|each| each.submitted);
+        let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
             let torn = inflight
                 .iter()
                 .filter(|each| each.device.0 as usize == device)
-                .filter_map(|each| disk.would_store(each))
+                .filter_map(|each| disk.stored_by(each))
                 .collect();
+            disk.arm = Arm::default();
             disk.lose_power(loss, cached, torn, choose);
         }
     }
 
     fn note(&mut self, what: &'static str, now: Instant, device: DeviceId, id: u64, extent: Extent) {
         let what = u64::from(what.as_bytes()[0]) << 8 | what.len() as u64;
-        for fact in [now.0, what << 32 | u64::from(device.0), id, extent.start.0, extent.length.0] {
-            self.trace.note(fact);
-        }
+        self.trace.note_all([now.0, what << 32 | u64::from(device.0), id, extent.start.0, extent.length.0]);
     }
 }
 
@@ -272,26 +231,32 @@ impl Bank for SimBank {
         self.now = now;
         self.submitted += 1;
         self.stamp += 1;
+        let stamp = self.stamp;
         let disk = &mut self.disks[device.0 as usize];
         disk.submitted += 1;
         if let Some(grain) = request.grain().filter(|_| disk.model.limits.refuse(&request).is_none()) {
-            let needed = disk.media.grain(request.extent);
-            assert_eq!(grain, needed, "{:?} of {device:?} carries another grain", request.extent);
+            let known = [SECTOR_BYTES as u32, disk.model.limits.grain];
+            assert!(known.contains(&grain), "{:?} of {device:?} carries {grain} bytes a sector", request.extent);
         }
-        let due = now + disk.service_time(request.extent.length);
-        let effect = Instant(disk.rng.range(now.0..due.0 + 1));
-        self.inflight.push(InFlight { due, effect, submitted: self.stamp, device, request });
+        let mut inflight =
+            InFlight { begun: now, due: now, effect: now, submitted: stamp, device, request, hung: None };
+        match disk.hang {
+            Some(timeout) => disk.leave_hanging(&mut inflight, timeout, now, stamp),
+            None => {
+                let Span { begin, due } = disk.serve(&inflight.request, now);
+                inflight.due = due;
+                inflight.effect = Instant(disk.rng.range(begin.0..due.0 + 1));
+            }
+        }
+        self.inflight.push(inflight.due, inflight);
     }
 
     fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
-        if self.inflight.peek().is_none_or(|next| next.due > now) {
-            return;
-        }
-        let mut next = self.inflight.pop().expect("the heap is not empty");
+        let Some(mut next) = self.inflight.pop_due(now) else { return };
         self.now = self.now.max(now);
         self.stamp += 1;
         self.events += 1;
-        let result = self.disks[next.device.0 as usize].carry_out(&mut next, self.stamp);
+        let result = self.disks[next.device.0 as usize].answer(&mut next, self.stamp);
         self.note("done", now, next.device, next.request.id.0, next.request.extent);
         self.trace.note(result.err().map_or(0, |error| 1 + error as u64));
         if let (Op::Read(buf), Ok(())) = (&next.request.op, result) {
@@ -301,32 +266,61 @@ impl Bank for SimBank {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        self.inflight.peek().map(|next| next.due)
+        self.inflight.next_due()
+    }
+
+    fn mark(&mut self, mark: Mark) {
+        self.marks.insert(mark);
     }
 }
 
 impl Disk {
     fn new(model: DiskModel, rng: Rng) -> Disk {
+        if let Timing::Hdd(hdd) = &model.timing {
+            hdd.assert_possible();
+        }
         Disk {
             model,
             media: Media::new(&model),
             cache: Vec::new(),
             settled: Instant::START,
+            arm: Arm::default(),
             online: true,
+            hang: None,
+            slowness: 1,
+            flushes_to_fail: 0,
+            without_space: None,
             medium_errors: BTreeSet::new(),
             submitted: 0,
             rng,
         }
     }
 
-    fn service_time(&mut self, length: Sectors) -> Duration {
-        let Service { base, per_sector, spread } = self.model.service;
-        let nanos = |each: Duration| each.as_nanos() as u64;
-        Duration::from_nanos(nanos(base) + nanos(per_sector) * length.0 + self.rng.below(nanos(spread) + 1))
+    fn serve(&mut self, request: &Request, now: Instant) -> Span {
+        if self.model.limits.refuse(request).is_some() && matches!(self.model.timing, Timing::Hdd(_)) {
+            return Span { begin: now, due: now };
+        }
+        let Disk { model, arm, slowness, rng, .. } = self;
+        model.timing.serve(arm, request.extent, model.limits.capacity, *slowness, now, rng)
     }
 
     fn is_unreadable(&self, extent: Extent) -> bool {
         self.medium_errors.range(extent.range()).next().is_some()
+    }
+
+    /// How a request ends that is due.
+    fn answer(&mut self, inflight: &mut InFlight, now: u64) -> Result<(), IoError> {
+        match inflight.hung {
+            None => self.carry_out(inflight, now),
+            Some(_) if !self.online => Err(IoError::Offline),
+            Some(hung) => {
+                if hung == Hung::CarriedOutLate {
+                    // Whether it succeeds is not told.
+                    let _ = self.carry_out(inflight, now);
+                }
+                Err(IoError::Timeout)
+            }
+        }
     }
 
     fn carry_out(&mut self, inflight: &mut InFlight, now: u64) -> Result<(), IoError> {
@@ -344,28 +338,54 @@ impl Disk {
                 return Ok(());
             }
             Op::Flush => {
+                self.survive_flush()?;
                 self.flush(inflight.submitted);
                 return Ok(());
             }
             Op::Write(_, durability) | Op::WriteZeroes(durability) => *durability,
             Op::Discard => Durability::Volatile,
         };
-        if let Some(mut write) = self.would_store(inflight) {
-            write.completed = now;
-            self.store(write, durability);
+        if self.lacks_space(&inflight.request) {
+            return Err(IoError::NoSpace);
         }
+        if durability == Durability::Fua {
+            self.survive_flush()?;
+        }
+        let mut write = self.stored_by(inflight).expect("nothing keeps it from being stored");
+        write.completed = now;
+        self.store(write, durability);
         Ok(())
     }
 
-    /// What a request in flight stores, if it does.
-    fn would_store(&self, inflight: &InFlight) -> Option<Cached> {
+    /// A failed flush takes the cache with it.
+    fn survive_flush(&mut self) -> Result<(), IoError> {
+        if self.flushes_to_fail == 0 {
+            return Ok(());
+        }
+        self.flushes_to_fail -= 1;
+        self.cache.clear();
+        Err(IoError::Medium)
+    }
+
+    fn lacks_space(&self, request: &Request) -> bool {
+        let Some(without) = &self.without_space else { return false };
+        let needs = matches!(request.op, Op::Write(..) | Op::WriteZeroes(_));
+        let sectors = request.extent.range();
+        needs && !sectors.is_empty() && without.overlaps(&sectors)
+    }
+
+    /// What a request in flight stores, if it still may.
+    fn stored_by(&self, inflight: &InFlight) -> Option<Cached> {
         let request = &inflight.request;
         let data = match &request.op {
             Op::Write(payload, _) => Some(payload.clone()),
             Op::WriteZeroes(_) | Op::Discard => None,
             Op::Read(_) | Op::Flush => return None,
         };
-        let stores = self.online && self.model.limits.refuse(request).is_none();
+        let stores = self.online
+            && self.model.limits.refuse(request).is_none()
+            && !self.lacks_space(request)
+            && !matches!(inflight.hung, Some(Hung::Dropped | Hung::CarriedOut));
         // What is on the medium is older than what is yet to come.
         let effect = inflight.effect.max(self.settled);
         stores.then_some(Cached { extent: request.extent, data, effect, completed: u64::MAX })
@@ -373,20 +393,34 @@ impl Disk {
 
     /// The newest version of each sector.
     fn read(&self, extent: Extent, buf: &mut Buf) {
-        let grain = self.media.grain(extent) as usize;
+        if let Some(bytes) = buf.as_mut_slice() {
+            return self.read_into(extent, bytes);
+        }
         let mut bytes = vec![0; buf.len()];
-        self.media.read(extent.start, &mut bytes);
+        self.read_into(extent, &mut bytes);
+        buf.copy_from(&bytes);
+    }
+
+    fn read_into(&self, extent: Extent, bytes: &mut [u8]) {
+        let grain = (bytes.len() as u64 / extent.length.0) as u32;
+        self.media.read(extent, grain, bytes);
         for cached in self.cache.iter().filter(|cached| cached.extent.overlaps(extent)) {
             let start = extent.start.max(cached.extent.start);
             let end = extent.end().min(cached.extent.end());
-            let place = |from: Lba| (start - from).0 as usize * grain..(end - from).0 as usize * grain;
-            let target = &mut bytes[place(extent.start)];
-            match &cached.data {
-                Some(payload) => copy_slices(&payload.cut(place(cached.extent.start)), target),
-                None => target.fill(0),
+            let target = &mut bytes[(start - extent.start).at_grain(grain)..(end - extent.start).at_grain(grain)];
+            let Some(payload) = &cached.data else {
+                target.fill(0);
+                continue;
+            };
+            let cached_grain = (payload.len() as u64 / cached.extent.length.0) as u32;
+            let place = |lba: Lba| (lba - cached.extent.start).at_grain(cached_grain);
+            if cached_grain == grain {
+                payload.copy_to(place(start), target);
+            } else {
+                let source = payload.cut(place(start)..place(end));
+                regrain(&source.contiguous(), cached_grain, target, grain);
             }
         }
-        buf.copy_from(&bytes);
     }
 
     fn store(&mut self, write: Cached, durability: Durability) {
@@ -439,185 +473,60 @@ impl Disk {
         }
     }
 
-    fn lose_power(&mut self, loss: CacheLoss, mut cached: Vec<Cached>, torn: Vec<Cached>, choose: &mut Rng) {
+    fn lose_power(&mut self, loss: CacheLoss, cached: Vec<Cached>, torn: Vec<Cached>, choose: &mut Rng) {
         let (landed, open) = match loss {
             CacheLoss::KeepAll => (cached, torn),
             CacheLoss::DropAll => return,
             CacheLoss::PerDisk if choose.chance(50) => return,
-            CacheLoss::PerDisk | CacheLoss::PerSector => {
-                cached.extend(torn);
-                if loss == CacheLoss::PerDisk { (cached, Vec::new()) } else { (Vec::new(), cached) }
-            }
+            CacheLoss::PerDisk => ([cached, torn].concat(), Vec::new()),
+            CacheLoss::PerSector | CacheLoss::PerBlock => (Vec::new(), [cached, torn].concat()),
         };
         for write in &landed {
             self.land(write.extent, write.data.as_ref());
         }
-        for (lba, versions) in versions_by_sector(&open) {
+        if loss == CacheLoss::PerBlock {
+            self.choose_versions(open, BLOCK, choose);
+        } else {
+            self.choose_versions(open, Sectors(1), choose);
+        }
+    }
+
+    /// Leaves each unit as it was after any of the writes that touched it, or before the first.
+    fn choose_versions(&mut self, mut open: Vec<Cached>, unit: Sectors, choose: &mut Rng) {
+        open.sort_by_key(|write| write.effect);
+        for (unit, versions) in versions_by_unit(&open, unit) {
             let chosen = choose.below(versions.len() as u64 + 1) as usize;
-            let Some(&version) = versions.get(chosen) else { continue };
-            let write = &open[version];
-            let sector = Extent::new(lba, Sectors(1));
-            let grain = self.media.grain(sector);
-            let at = (lba - write.extent.start).at_grain(grain);
-            let data = write.data.as_ref().map(|payload| payload.cut(at..at + grain as usize));
-            self.land(sector, data.as_ref());
-        }
-    }
-}
-
-/// Each sector written by any of `writes`, rising, with the writes that did.
-fn versions_by_sector(writes: &[Cached]) -> Vec<(Lba, SmallVec<[usize; 4]>)> {
-    let mut pairs: Vec<(u64, usize)> = Vec::new();
-    for (index, write) in writes.iter().enumerate() {
-        pairs.extend(write.extent.range().map(|lba| (lba, index)));
-    }
-    pairs.sort_unstable();
-    let of_one_sector = pairs.chunk_by(|a, b| a.0 == b.0);
-    of_one_sector.map(|pairs| (Lba(pairs[0].0), pairs.iter().map(|pair| pair.1).collect())).collect()
-}
-
-/// Takes the sectors of `hole` out of `writes`.
-fn cut_out(writes: &mut Vec<Cached>, hole: Extent) {
-    if !writes.iter().any(|write| write.extent.overlaps(hole)) {
-        return;
-    }
-    for write in std::mem::take(writes) {
-        if !write.extent.overlaps(hole) {
-            writes.push(write);
-            continue;
-        }
-        let (start, end) = (write.extent.start, write.extent.end());
-        for (from, to) in [(start, hole.start), (hole.end(), end)] {
-            if from < to {
-                writes.push(write.part(Extent::new(from, to - from)));
+            for part in visible(&open, &versions[..chosen], unit) {
+                self.land(part.extent, part.data.as_ref());
             }
         }
     }
 }
-
-impl Cached {
-    fn part(&self, extent: Extent) -> Cached {
-        let data = self.data.as_ref().map(|payload| {
-            let grain = payload.len() / self.extent.length.0 as usize;
-            let at = (extent.start - self.extent.start).0 as usize * grain;
-            payload.cut(at..at + extent.length.0 as usize * grain)
-        });
-        Cached { extent, data, ..*self }
-    }
-}
-
-fn copy_slices(payload: &Payload, mut target: &mut [u8]) {
-    for slice in payload.slices() {
-        let (now, rest) = target.split_at_mut(slice.len());
-        now.copy_from_slice(slice);
-        target = rest;
-    }
-}
-
-/// What stays without power: metadata with whole sectors, then data at the disk's grain.
-#[derive(Clone, Debug)]
-struct Media {
-    border: Lba,
-    grain: u32,
-    metadata: CowVec<u8, PAGE_BYTES>,
-    data: CowVec<u8, PAGE_BYTES>,
-}
-
-impl Media {
-    fn new(model: &DiskModel) -> Media {
-        let Limits { capacity, grain, .. } = model.limits;
-        assert!(model.metadata <= capacity, "{:?} of metadata on {capacity:?}", model.metadata);
-        assert!(SECTOR_BYTES.is_multiple_of(u64::from(grain)), "grain {grain} does not divide a sector");
-        Media {
-            border: Lba(model.metadata.0),
-            grain,
-            metadata: CowVec::new(model.metadata.bytes() as usize),
-            data: CowVec::new((capacity - model.metadata).at_grain(grain)),
-        }
-    }
-
-    /// Bytes of each sector of `extent`, which lies in one area.
-    fn grain(&self, extent: Extent) -> u32 {
-        assert!(
-            extent.end() <= self.border || extent.start >= self.border,
-            "{extent:?} lies across the end of the metadata at {:?}",
-            self.border
-        );
-        if extent.start < self.border { SECTOR_BYTES as u32 } else { self.grain }
-    }
-
-    fn place(&self, lba: Lba) -> usize {
-        if lba < self.border { lba.bytes() as usize } else { (lba - self.border).at_grain(self.grain) }
-    }
-
-    fn read(&self, start: Lba, out: &mut [u8]) {
-        let area = if start < self.border { &self.metadata } else { &self.data };
-        area.read(self.place(start), out);
-    }
-
-    fn write(&mut self, extent: Extent, data: Option<&Payload>) {
-        let Some(payload) = data else { return self.zero(extent) };
-        let mut at = self.place(extent.start);
-        let area = if extent.start < self.border { &mut self.metadata } else { &mut self.data };
-        for slice in payload.slices() {
-            area.write(at, slice);
-            at += slice.len();
-        }
-    }
-
-    fn zero(&mut self, extent: Extent) {
-        let border = self.border.clamp(extent.start, extent.end());
-        if extent.start < border {
-            self.metadata.zero(self.place(extent.start), (border - extent.start).bytes() as usize);
-        }
-        if border < extent.end() {
-            self.data.zero(self.place(border), (extent.end() - border).at_grain(self.grain));
-        }
-    }
-}
-
-// The earliest first; of those due together, the one submitted first.
-impl Ord for InFlight {
-    fn cmp(&self, other: &InFlight) -> Ordering {
-        (other.due, other.submitted).cmp(&(self.due, self.submitted))
-    }
-}
-impl PartialOrd for InFlight {
-    fn partial_cmp(&self, other: &InFlight) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl PartialEq for InFlight {
-    fn eq(&self, other: &InFlight) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-impl Eq for InFlight {}
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::block::RequestId;
 
-    const DISK: DeviceId = DeviceId(0);
+    pub(super) const DISK: DeviceId = DeviceId(0);
 
-    fn bank() -> SimBank {
+    pub(super) fn bank() -> SimBank {
         let mut bank = SimBank::new(1);
         bank.add_disk(DiskModel::small(Sectors(64), Sectors(16)));
         bank
     }
 
-    fn extent(start: u64, length: u64) -> Extent {
+    pub(super) fn extent(start: u64, length: u64) -> Extent {
         Extent::new(Lba(start), Sectors(length))
     }
 
-    fn write(start: u64, length: u64, byte: u8, durability: Durability) -> Request {
+    pub(super) fn write(start: u64, length: u64, byte: u8, durability: Durability) -> Request {
         let grain = if start < 16 { 512 } else { 64 };
         let payload = Payload::copy_of(&vec![byte; length as usize * grain]);
         Request::new(RequestId(u64::from(byte)), extent(start, length), Op::Write(payload, durability))
     }
 
-    fn run(bank: &mut SimBank) -> Vec<Completion> {
+    pub(super) fn run(bank: &mut SimBank) -> Vec<Completion> {
         let mut done = Vec::new();
         while let Some(deadline) = bank.next_deadline() {
             bank.poll(deadline, &mut done);
@@ -625,13 +534,13 @@ mod tests {
         done.into_iter().map(|(_, completion)| completion).collect()
     }
 
-    fn do_one(bank: &mut SimBank, request: Request) -> Completion {
+    pub(super) fn do_one(bank: &mut SimBank, request: Request) -> Completion {
         let now = bank.now;
         bank.submit(DISK, request, now);
         run(bank).pop().expect("one completion")
     }
 
-    fn read(bank: &mut SimBank, start: u64, length: u64) -> Vec<u8> {
+    pub(super) fn read(bank: &mut SimBank, start: u64, length: u64) -> Vec<u8> {
         let buf = Buf::zeroed(length as usize * if start < 16 { 512 } else { 64 });
         let completion = do_one(bank, Request::new(RequestId(0), extent(start, length), Op::Read(buf)));
         assert_eq!(completion.result, Ok(()));
@@ -639,7 +548,7 @@ mod tests {
         buf.to_vec()
     }
 
-    fn first_bytes(bank: &SimBank, start: u64, length: u64) -> Vec<u8> {
+    pub(super) fn first_bytes(bank: &SimBank, start: u64, length: u64) -> Vec<u8> {
         bank.read_media(DISK, extent(start, length)).chunks(64).map(|sector| sector[0]).collect()
     }
 
@@ -728,5 +637,44 @@ mod tests {
         bank.write_media(DISK, Lba(0), &[6; 512]);
         assert_eq!(read(&mut bank, 30, 3), [[1; 64], [5; 64], [1; 64]].concat());
         assert_eq!(read(&mut bank, 0, 1), [6; 512]);
+    }
+
+    /// Data is written where metadata is, and the other way round, and read back in both grains.
+    #[test]
+    fn what_is_misdirected_across_the_end_of_the_metadata_takes_the_grain_of_where_it_lands() {
+        let mut bank = bank();
+        for settled in [false, true] {
+            let place = |start| extent(start, 4);
+            for (id, start, grain) in [(1, 14, 64), (2, 30, 512)] {
+                let bytes: Vec<u8> = (1..=4).flat_map(|sector| vec![sector; grain]).collect();
+                let write = Op::Write(Payload::copy_of(&bytes), Durability::Volatile);
+                assert_eq!(do_one(&mut bank, Request::new(RequestId(id), place(start), write)).result, Ok(()));
+            }
+            if settled {
+                do_one(&mut bank, Request::flush(RequestId(3)));
+            }
+            assert_eq!(bank.peek(DISK, extent(14, 2)), [[1; 512], [2; 512]].concat());
+            assert_eq!(bank.peek(DISK, extent(16, 2)), [[3; 64], [4; 64]].concat());
+            assert_eq!(bank.peek(DISK, extent(30, 4)), [[1; 64], [2; 64], [3; 64], [4; 64]].concat());
+            for (grain, start) in [(64, 14), (512, 14), (512, 30)] {
+                let read = Request::new(RequestId(4), place(start), Op::Read(Buf::zeroed(4 * grain)));
+                let Op::Read(buf) = do_one(&mut bank, read).op else { panic!("a read comes back as a read") };
+                let sectors: Vec<u8> = buf.to_vec().chunks(grain).map(|sector| sector[0]).collect();
+                assert_eq!(sectors, [1, 2, 3, 4], "{grain} bytes a sector from {start}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hard_disk_answers_in_the_order_it_was_asked() {
+        let mut bank = SimBank::new(1);
+        let model = DiskModel::small(Sectors(64), Sectors(16));
+        bank.add_disk(DiskModel { timing: Timing::Hdd(Hdd::NEARLINE), ..model });
+        for byte in 1..=9 {
+            bank.submit(DISK, write(60 - 4 * u64::from(byte), 2, byte, Durability::Volatile), Instant::START);
+        }
+        let done = run(&mut bank);
+        assert!(done.iter().map(|completion| completion.id.0).eq(1..=9));
+        assert!(bank.now > Instant::START + 7 * Hdd::NEARLINE.revolution(), "backwards, a turn for each");
     }
 }

@@ -127,8 +127,6 @@ impl Harm {
 /// Operations of a life, at least, and up to how many more.
 const OPS: (u64, u64) = (200, 40);
 
-const LOSSES: [CacheLoss; 4] = [CacheLoss::PerSector, CacheLoss::DropAll, CacheLoss::PerDisk, CacheLoss::KeepAll];
-
 /// The scenario of a seed.
 pub fn draw(seed: u64, wish: &Wish) -> Scenario {
     let mut rng = Rng::new(seed, 100);
@@ -354,7 +352,7 @@ impl Teller {
     }
 
     fn cut(&mut self, when: When) {
-        let loss = LOSSES[self.rng.below(4) as usize];
+        let loss = CacheLoss::ALL[self.rng.below(5) as usize];
         let id = self.step(when, Act::PowerCut(loss));
         self.in_the_dark(id);
     }

@@ -258,7 +258,7 @@ impl Focus {
         let others = (data..alone.len()).filter(|other| *other != at);
         match missing[..] {
             [] => {
-                let data: Vec<Bytes> = known[..data].iter().flatten().cloned().collect();
+                let data: Vec<&[u8]> = known[..data].iter().flatten().map(AsRef::as_ref).collect();
                 let right = compute::encode(kernel, &roles, &data, ColumnSet::only(at));
                 if right.iter().all(|(_, bytes)| bytes == mine) { "ok" } else { "stale" }.to_owned()
             }

@@ -219,7 +219,7 @@ struct Life<'a> {
     at: (Instant, u64),
     /// The copy whose power was cut, if it ends badly.
     crash: Option<CrashPoint>,
-    snapshots: Vec<(DeviceId, super::stub::Snapshot)>,
+    snapshots: Vec<(DeviceId, super::Snapshot)>,
 }
 
 /// Lines of its story a finding carries.
@@ -269,6 +269,8 @@ impl<'a> Life<'a> {
             }
             match self.pause {
                 Some(Pause::Resting) => self.pause = None,
+                Some(Pause::Draining(_)) if self.lab().world.inflight() == 0 => {}
+                Some(Pause::Stopping(_)) if self.lab().array().is_stopped() => {}
                 Some(_) => return Err(Failed::Endless.into()),
                 None if self.lab().world.inflight() > 0 => return Err(Failed::Endless.into()),
                 None if self.op < self.scenario.clients.ops.len() => {}

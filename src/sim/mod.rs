@@ -7,12 +7,16 @@
 //!
 //! [`SimBank`] is the disks, with volatile caches and an event heap. [`Oracle`] knows what each
 //! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
-//! replays a [`workload`] of client operations. [`mod@array`] puts a RAID array between them, and [`powercut`] cuts its power
-//! at every event. Nothing here reads a clock or starts a thread.
+//! replays a [`workload`] of client operations; [`mod@array`] puts a RAID array between them.
+//!
+//! A [`scenario`] is all that will happen to one array, as data: [drawn](mod@draw) from a seed, or written by hand. A
+//! [`life`] carries it out, [`mod@crash`] cuts the power of copies of it, and [`coverage`] counts what was reached. Nothing
+//! here reads a clock or starts a thread.
 
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod coverage;
 mod cow;
 pub mod crash;
 mod disk;
@@ -20,12 +24,14 @@ pub mod draw;
 pub mod explain;
 mod finding;
 pub mod life;
+#[cfg(all(test, feature = "mutants"))]
+mod mutant_tests;
 mod oracle;
+mod queue;
 mod rng;
 pub mod scenario;
 mod shape;
 pub mod shrink;
-mod stub;
 mod text;
 mod token;
 mod trace;
@@ -34,7 +40,7 @@ mod world;
 #[cfg(test)]
 mod wrong;
 
-pub use disk::{CacheLoss, DiskModel, Service, SimBank};
+pub use disk::{CacheLoss, DiskModel, Hdd, Service, SimBank, Snapshot, Timing};
 pub use draw::{Harm, Wish, draw};
 pub use finding::{Failed, Finding, Reason};
 pub use life::{Copied, Cuts, Effort, Promise, Report, Verdict, Watch, live, live_watched};

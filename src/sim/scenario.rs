@@ -39,7 +39,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{CacheLoss, ClientOp, DiskModel, Shape};
+use super::{CacheLoss, ClientOp, DiskModel, Hdd, Shape, Timing};
 use crate::block::{Extent, Lba, Sectors};
 use crate::disk::FaultKind;
 
@@ -101,7 +101,7 @@ impl Disks {
     pub fn model(self, array: &Shape) -> DiskModel {
         match self {
             Disks::Fixed => array.model(),
-            Disks::Hdd => array.model(),
+            Disks::Hdd => DiskModel { timing: Timing::Hdd(Hdd::NEARLINE), ..array.model() },
         }
     }
 }

@@ -347,13 +347,14 @@ impl fmt::Display for Act {
     }
 }
 
-const LOSSES: [(CacheLoss, &str); 4] = [
+const LOSSES: [(CacheLoss, &str); 5] = [
+    (CacheLoss::PerBlock, "per-block"),
     (CacheLoss::PerSector, "per-sector"),
     (CacheLoss::PerDisk, "per-disk"),
     (CacheLoss::DropAll, "drop-all"),
     (CacheLoss::KeepAll, "keep-all"),
 ];
-const LOSS_WANTED: &str = "what becomes of caches: per-sector, per-disk, drop-all or keep-all";
+const LOSS_WANTED: &str = "what becomes of caches: per-sector, per-block, per-disk, drop-all or keep-all";
 
 fn loss_of(word: &str) -> Option<CacheLoss> {
     LOSSES.iter().find(|(_, name)| *name == word).map(|(loss, _)| *loss)

@@ -14,8 +14,11 @@ use crate::block::{
 /// The volume of every stack.
 const VOLUME: DeviceId = DeviceId(0);
 
-/// Sectors an audit reads at once.
-const AUDIT: Sectors = Sectors(128);
+/// Sectors an audit reads in one request.
+const AUDIT: Sectors = Sectors(32);
+
+/// Requests an audit has in flight: enough to overtake each other, few enough for a processor's caches.
+const AUDITS_INFLIGHT: usize = 2;
 
 /// A stack and its clients.
 #[derive(Clone, Debug)]
@@ -134,12 +137,11 @@ impl<S: Bank> World<S> {
         self.send(id, Extent::new(Lba(0), Sectors::ZERO), Op::Flush)
     }
 
-    /// Submits reads of every sector of the volume.
-    pub fn submit_read_all(&mut self) {
+    /// Reads of every sector of the volume.
+    pub fn audit(&self) -> Script {
         let capacity = self.oracle.capacity();
-        for start in (0..capacity.0).step_by(AUDIT.0 as usize) {
-            self.submit_read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
-        }
+        let read = |start| ClientOp::Read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
+        Script::new((0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect(), AUDITS_INFLIGHT)
     }
 
     fn send(&mut self, id: OpId, extent: Extent, op: Op) -> OpId {
@@ -223,8 +225,7 @@ impl<S: Bank> World<S> {
 
     /// Reads every sector of the volume and shows it to the oracle, within `events_max` events.
     pub fn read_all(&mut self, events_max: u64) -> Result<(), Failure> {
-        self.submit_read_all();
-        self.run_until_idle(events_max)
+        self.run(&mut self.audit(), events_max)
     }
 
     /// The crash and the start after it: `restart` gets the stack as it stood, cuts its power and
@@ -288,7 +289,8 @@ impl std::error::Error for Failure {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::{CacheLoss, DiskModel, Mix, Rng, SimBank};
+    use crate::disk::Fault;
+    use crate::sim::{CacheLoss, DiskModel, Hdd, Mix, Rng, SimBank, Timing};
 
     fn one_disk(seed: u64, sectors: u64) -> SimBank {
         let mut bank = SimBank::new(seed);
@@ -318,8 +320,6 @@ mod tests {
         world
     }
 
-    const LOSSES: [CacheLoss; 4] = [CacheLoss::KeepAll, CacheLoss::DropAll, CacheLoss::PerSector, CacheLoss::PerDisk];
-
     /// The fork lives on after its power cut, and has it cut a second time.
     #[test]
     fn a_disk_keeps_its_promises_when_the_power_is_cut_at_any_event() {
@@ -328,7 +328,7 @@ mod tests {
             let mut script = script(seed, 40, 60);
             let mut choose = Rng::new(seed, 51);
             while world.advance(&mut script).unwrap_or_else(|failure| panic!("seed {seed}: {failure}")) {
-                for loss in LOSSES {
+                for loss in CacheLoss::ALL {
                     let mut fork = after_power_cut(world.clone(), loss, &mut choose);
                     let mut life = || {
                         fork.read_all(100)?;
@@ -347,6 +347,104 @@ mod tests {
 
     fn not_stuck(failure: Failure) -> Result<(), Failure> {
         if matches!(failure, Failure::Stuck { .. }) { Ok(()) } else { Err(failure) }
+    }
+
+    /// A disk whose requests, from the 20th on, meet a fault for a while; at the end its power is cut.
+    fn life(seed: u64, model: DiskModel, fault: &str, harm: fn(&mut SimBank, u64)) -> Result<(), Failure> {
+        let mut bank = SimBank::new(seed);
+        bank.add_disk(model);
+        let limits = bank.limits(VOLUME);
+        let mut stack = Fault::new(bank);
+        if !fault.is_empty() {
+            let spec = format!("{fault} --at-io 20").parse().expect("it is a fault");
+            stack.arm(VOLUME, spec, Instant::START).expect("the disk can have it");
+        }
+        let mut rng = Rng::new(seed, 60);
+        let ops = Mix::of_all(&limits).draw(&limits, 80, &mut rng);
+        let mut world = World::new(stack, |_, _| true);
+        let mut script = Script::new(ops, 4);
+        while world.advance(&mut script)? {
+            let event = world.events();
+            harm(world.stack.inner_mut(), event);
+        }
+        world.read_all(100)?;
+        for loss in [CacheLoss::DropAll, CacheLoss::PerBlock, CacheLoss::PerSector] {
+            let Ok(mut cut) = world.clone().restart::<std::convert::Infallible>(|stack| {
+                let mut bank = stack.inner().clone();
+                bank.power_cut(loss, &mut rng);
+                Ok(Fault::new(bank))
+            });
+            cut.read_all(100)?;
+            cut.read_all(100)?;
+        }
+        Ok(())
+    }
+
+    fn plain() -> DiskModel {
+        let mut model = DiskModel::small(Sectors(40), Sectors::ZERO);
+        model.limits.preferred = Sectors(4);
+        model
+    }
+
+    const FLUSHES_FAIL: fn(&mut SimBank, u64) = |bank, event| {
+        if event == 30 {
+            bank.fail_flushes(VOLUME, 1);
+        }
+    };
+
+    #[test]
+    fn a_disk_that_says_when_it_fails_keeps_its_promises() {
+        let hangs: fn(&mut SimBank, u64) = |bank, event| match event % 20 {
+            5 => bank.hang(VOLUME, std::time::Duration::from_millis(30)),
+            9 => bank.end_hang(VOLUME),
+            _ => {}
+        };
+        let grows_slow: fn(&mut SimBank, u64) = |bank, event| bank.slow(VOLUME, 1 + event as u32 % 100);
+        let fills: fn(&mut SimBank, u64) = |bank, event| match event % 20 {
+            5 => bank.limit_space(VOLUME),
+            15 => bank.unlimit_space(VOLUME),
+            _ => {}
+        };
+        let hdd = DiskModel { timing: Timing::Hdd(Hdd::NEARLINE), ..plain() };
+        for seed in 0..20 {
+            for fault in [
+                "latency=1ms --times 9",
+                "hang=5ms",
+                "medium --times 3",
+                "write-medium --times 5",
+                "transient=6",
+                "torn=1 --times 5",
+                "fail-stop --times 9",
+                "flush-fail --times 4",
+                "no-space --times 4",
+                "read-only --times 9",
+            ] {
+                life(seed, plain(), fault, |_, _| {}).unwrap_or_else(|failure| panic!("{seed}, {fault}: {failure}"));
+            }
+            for (model, harm) in [(plain(), hangs), (plain(), grows_slow), (plain(), fills), (hdd, hangs), (hdd, fills)]
+            {
+                life(seed, model, "", harm).unwrap_or_else(|failure| panic!("{seed}: {failure}"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_disk_that_does_not_say_is_found_out() {
+        let never: fn(&mut SimBank, u64) = |_, _| {};
+        for (fault, harm) in [
+            ("lost --times 6", never),
+            ("misdirected=3 --times 6", never),
+            ("misdirected-read=2 --times 6", never),
+            ("bitflip --times 6", never),
+            ("corrupt-write --times 6", never),
+            ("torn-silent=0 --times 6", never),
+            ("flush-lie", never),
+            ("", FLUSHES_FAIL),
+        ] {
+            let found =
+                (0..20).filter(|seed| matches!(life(*seed, plain(), fault, harm), Err(Failure::Wrong(_)))).count();
+            assert!(found >= 5, "{fault}: found in {found} of 20 lives");
+        }
     }
 
     #[test]

@@ -60,14 +60,13 @@ impl Strikes {
                 continue;
             }
             match fate {
-                Fate::Pass => {}
                 Fate::Answer(_) => strike.extents.clear(),
                 Fate::Torn(stored, _) => strike.extents.retain(|sector| sector.end() <= extent.start + *stored),
                 Fate::Misdirected(landing) if corrupts => {
                     let moved = |sector: &Extent| Lba(landing.0 + (sector.start - extent.start).0);
                     strike.extents.iter_mut().for_each(|sector| *sector = Extent::new(moved(sector), Sectors(1)));
                 }
-                Fate::Misdirected(_) => {}
+                Fate::Misdirected(_) | Fate::Pass => {}
             }
         }
     }
