@@ -16,6 +16,7 @@ mod harness;
 mod labs;
 mod layers;
 mod md;
+mod scenarios;
 mod support;
 mod to_md;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         crash::trials(),
         md::trials(),
         campaign::trials(),
+        scenarios::trials(),
         to_md::trials(),
         from_md::trials(),
         grub::trials(),

@@ -226,6 +226,11 @@ impl<B: Bank> Fault<B> {
         self.strikes.keep();
     }
 
+    /// The strikes since the last look at them; they stay until they are taken.
+    pub fn unseen_strikes(&mut self) -> &[Strike] {
+        self.strikes.unseen()
+    }
+
     /// The strikes since they were last taken, in order; none unless they are kept.
     pub fn take_strikes(&mut self) -> Vec<Strike> {
         self.strikes.take()

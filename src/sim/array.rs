@@ -39,6 +39,8 @@ pub struct Lab {
     shape: Shape,
     model: DiskModel,
     disks: Vec<DeviceId>,
+    /// What there was to say when it was assembled.
+    remarks: Vec<Remark>,
     /// Rows that were in doubt when the array was forced.
     accepted: BTreeSet<Row>,
     /// Disks that have lied about a flush.
@@ -81,6 +83,7 @@ impl Lab {
             shape,
             model,
             disks,
+            remarks: Vec::new(),
             accepted: BTreeSet::new(),
             liars: BTreeSet::new(),
         }
@@ -89,6 +92,11 @@ impl Lab {
     /// What the array is.
     pub fn shape(&self) -> Shape {
         self.shape
+    }
+
+    /// What there was to say when it was assembled.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     /// The array.
@@ -151,7 +159,7 @@ impl Lab {
             || !self.liars.is_empty()
             || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let Lab { world, shape, model, disks, accepted, liars } = self;
+        let Lab { world, shape, model, disks, remarks: _, accepted, liars } = self;
         let (array, clients) = world.part();
         Off {
             bank: array.into_bank(),
@@ -401,7 +409,7 @@ fn taint(array: &SimArray, oracle: &mut Oracle, device: DeviceId, extent: Extent
 
 /// Tells the oracle what silent faults have touched since the last time.
 fn account(array: &mut SimArray, oracle: &mut Oracle) {
-    for strike in array.bank_mut().take_strikes() {
+    for strike in array.bank_mut().unseen_strikes().to_vec() {
         if strike.kind.is_silent() {
             for extent in strike.extents {
                 taint(array, oracle, strike.device, extent);
@@ -623,7 +631,7 @@ impl Off {
                         world.oracle.excuse(lba);
                     }
                 }
-                Ok(Lab { world, shape, model, disks, accepted, liars })
+                Ok(Lab { world, shape, model, disks, remarks, accepted, liars })
             }
             Err((bank, error)) => {
                 let bank = *bank;

@@ -10,8 +10,10 @@
 use std::ops::AddAssign;
 
 use super::array::{Lab, Off};
+use super::explain::{assembled_words, event_words, slots_words};
+use super::life::{Copied, Watch};
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
-use super::{CacheLoss, ClientOp, Failed, Mix, Rng, Trace};
+use super::{CacheLoss, ClientOp, Failed, Failure, Mix, Rng, Trace};
 use crate::block::{Bank, Extent, Lba, Marks, Sectors};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
@@ -70,25 +72,86 @@ impl CrashPoint {
     }
 }
 
-/// Cuts the power of `lab`, a copy, and audits what comes back.
-pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, told: &mut Vec<String>) -> Result<Tally, Failed> {
-    let mut choose = Rng::new(point.choose, 0);
-    let mut tally = Tally::default();
-    told.push(format!("power cut of a copy at event {}, {:?}", lab.world.events(), point.loss));
-    let Some(mut lab) = cut(lab, point.loss, point.back, regime, &mut choose, &mut tally)? else { return Ok(tally) };
-    if let Some(again) = point.again {
-        some_reads(&mut lab, &mut choose);
-        for _ in 0..again.events {
-            if !lab.world.step()? {
+/// What is remembered of the last things that happened, and who else wants to know.
+pub struct Onlooker<'a> {
+    /// The last things that happened.
+    pub told: &'a mut Vec<String>,
+    /// Who looks on.
+    pub watch: &'a mut dyn Watch,
+}
+
+impl Onlooker<'_> {
+    /// Something happened.
+    pub fn tell(&mut self, lab: &Lab, what: String) {
+        self.watch.told(lab.world.now(), lab.world.events(), &what);
+        self.told.push(what);
+    }
+
+    /// One event, looked at. `Ok(false)`: nothing will happen by itself.
+    pub fn step(&mut self, lab: &mut Lab) -> Result<bool, Failure> {
+        let stepped = lab.world.step();
+        self.look(lab);
+        stepped
+    }
+
+    fn look(&mut self, lab: &mut Lab) {
+        for event in lab.array_mut().drain_events() {
+            self.tell(lab, event_words(event));
+        }
+        self.watch.look(lab);
+    }
+
+    fn submit(&mut self, lab: &mut Lab, op: ClientOp) {
+        let id = lab.world.submit(op);
+        self.watch.submitted(lab.world.now(), lab.world.events(), id, op);
+    }
+
+    /// Lets every operation of a client be answered.
+    fn run_until_idle(&mut self, lab: &mut Lab) -> Result<(), Failure> {
+        for _ in 0..EVENTS_MAX {
+            if lab.world.inflight() == 0 || !self.step(lab)? {
                 break;
             }
         }
-        told.push(format!("power cut again, {:?}", again.loss));
-        let Some(after) = cut(lab, again.loss, point.back, regime, &mut choose, &mut tally)? else { return Ok(tally) };
+        lab.world.run_until_idle(0)
+    }
+
+    /// Reads every sector of the volume.
+    fn read_all(&mut self, lab: &mut Lab) -> Result<(), Failure> {
+        let mut script = lab.world.audit();
+        for _ in 0..EVENTS_MAX {
+            let advanced = lab.world.advance(&mut script);
+            self.look(lab);
+            if !advanced? {
+                return Ok(());
+            }
+        }
+        lab.world.run_until_idle(0)
+    }
+}
+
+/// Cuts the power of `lab`, a copy, and audits what comes back.
+pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlooker<'_>) -> Result<Tally, Failed> {
+    let mut choose = Rng::new(point.choose, 0);
+    let mut tally = Tally::default();
+    onlooker.tell(&lab, format!("power cut of a copy at event {}, {:?}", lab.world.events(), point.loss));
+    let cut_off = cut(lab, point.loss, point.back, regime, &mut choose, &mut tally, onlooker)?;
+    let Some(mut lab) = cut_off else { return Ok(tally) };
+    if let Some(again) = point.again {
+        some_reads(&mut lab, &mut choose, onlooker);
+        for _ in 0..again.events {
+            if !onlooker.step(&mut lab)? {
+                break;
+            }
+        }
+        onlooker.tell(&lab, format!("power cut again, {:?}", again.loss));
+        let cut_off = cut(lab, again.loss, point.back, regime, &mut choose, &mut tally, onlooker)?;
+        let Some(after) = cut_off else { return Ok(tally) };
         lab = after;
     }
-    aftermath(&mut lab, point.then, &mut choose)?;
-    tally.views += audit(&mut lab, Views::One, &mut choose)?;
+    aftermath(&mut lab, point.then, &mut choose, onlooker)?;
+    onlooker.tell(&lab, "everything is read and checked".to_owned());
+    tally.views += audit(&mut lab, Views::One, &mut choose, onlooker)?;
     tally.marks = lab.bank().marks();
     tally.trace = lab.bank().trace();
     Ok(tally)
@@ -101,13 +164,18 @@ fn cut(
     regime: Regime,
     choose: &mut Rng,
     tally: &mut Tally,
+    onlooker: &mut Onlooker<'_>,
 ) -> Result<Option<Lab>, Failed> {
     tally.cuts += 1;
     let mut off = lab.cut_power(loss, false, choose);
     if back {
         off.bring_all_back();
     }
-    power_on(off, regime, tally)
+    let lab = power_on(off, regime, tally)?;
+    if let Some(lab) = &lab {
+        onlooker.tell(lab, assembled_words(Some(lab)));
+    }
+    Ok(lab)
 }
 
 /// Assembles what a cut has left, insisting where it is dirty and degraded. `None`: too little is left, and rightly.
@@ -158,42 +226,44 @@ pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Op
 }
 
 /// What is done with an array that comes back from a power cut.
-fn aftermath(lab: &mut Lab, then: Aftermath, choose: &mut Rng) -> Result<(), Failed> {
+fn aftermath(lab: &mut Lab, then: Aftermath, choose: &mut Rng, onlooker: &mut Onlooker<'_>) -> Result<(), Failed> {
     match then {
-        Aftermath::Recover => recover(lab)?,
-        Aftermath::Read => lab.world.read_all(EVENTS_MAX)?,
+        Aftermath::Recover => recover(lab, onlooker)?,
+        Aftermath::Read => onlooker.read_all(lab)?,
         // What was read once must not change when the disk it came from is gone.
         Aftermath::Lose => {
             let sets = lab.losable();
-            some_reads(lab, choose);
-            lab.world.run_until_idle(EVENTS_MAX)?;
+            some_reads(lab, choose, onlooker);
+            onlooker.run_until_idle(lab)?;
             if !sets.is_empty() {
+                let set = sets[choose.below(sets.len() as u64) as usize];
                 lab.excuse_accepted();
-                lab.lose(sets[choose.below(sets.len() as u64) as usize]);
+                lab.lose(set);
+                onlooker.tell(lab, format!("{} lost", slots_words(set)));
             }
         }
         Aftermath::Write => {
             let limits = lab.array().limits(VOLUME);
             for op in Mix::of_all(&limits).draw(&limits, 6, choose) {
                 if !matches!(op, ClientOp::Flush) {
-                    lab.world.submit(op);
+                    onlooker.submit(lab, op);
                 }
                 for _ in 0..choose.below(8) {
-                    lab.world.step()?;
+                    onlooker.step(lab)?;
                     lab.array().check_invariants();
                 }
             }
-            lab.world.run_until_idle(EVENTS_MAX)?;
+            onlooker.run_until_idle(lab)?;
         }
     }
     Ok(())
 }
 
 /// Recovers, reads everything twice, checks, and reads what is left when more is lost. Gives the number of such views.
-pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng) -> Result<u64, Failed> {
-    lab.world.read_all(EVENTS_MAX)?;
-    recover(lab)?;
-    lab.world.read_all(EVENTS_MAX)?;
+pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng, onlooker: &mut Onlooker<'_>) -> Result<u64, Failed> {
+    onlooker.read_all(lab)?;
+    recover(lab, onlooker)?;
+    onlooker.read_all(lab)?;
     if lab.array().is_failed() {
         return Ok(0);
     }
@@ -206,7 +276,7 @@ pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng) -> Result<u64, Faile
     if lab.array().is_sync_blocked() {
         return Ok(0);
     }
-    scrub(lab)?;
+    scrub(lab, onlooker)?;
     let sets = lab.losable();
     if sets.is_empty() {
         return Ok(0);
@@ -218,37 +288,39 @@ pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng) -> Result<u64, Faile
             let mut view = lab.clone();
             view.excuse_accepted();
             view.lose(set);
-            view.world.read_all(EVENTS_MAX)?;
+            onlooker.watch.enter(Copied::View(set));
+            onlooker.read_all(&mut view)?;
+            onlooker.watch.leave();
             read += 1;
         }
     }
     Ok(read)
 }
 
-fn some_reads(lab: &mut Lab, choose: &mut Rng) {
+fn some_reads(lab: &mut Lab, choose: &mut Rng, onlooker: &mut Onlooker<'_>) {
     let limits = lab.array().limits(VOLUME);
     let block = limits.logical_block.0;
     let blocks = limits.capacity.0 / block;
     for _ in 0..choose.below(4) {
         let start = choose.below(blocks);
         let length = 1 + choose.below(40.min(blocks - start));
-        lab.world.submit_read(Extent::new(Lba(start * block), Sectors(length * block)));
+        onlooker.submit(lab, ClientOp::Read(Extent::new(Lba(start * block), Sectors(length * block))));
     }
 }
 
 /// Lets recovery and resync come to their end.
-pub(super) fn recover(lab: &mut Lab) -> Result<(), Failed> {
-    run_until(lab, |lab| !lab.array().is_syncing() && lab.array().is_quiet())
+pub(super) fn recover(lab: &mut Lab, onlooker: &mut Onlooker<'_>) -> Result<(), Failed> {
+    run_until(lab, onlooker, |lab| !lab.array().is_syncing() && lab.array().is_quiet())
 }
 
-fn run_until(lab: &mut Lab, end: impl Fn(&Lab) -> bool) -> Result<(), Failed> {
+fn run_until(lab: &mut Lab, onlooker: &mut Onlooker<'_>, end: impl Fn(&Lab) -> bool) -> Result<(), Failed> {
     for _ in 0..EVENTS_MAX {
         // What is quiet may yet have something to begin.
         let due = lab.array().next_deadline().is_some_and(|due| due <= lab.world.now());
         if end(lab) && !due {
             return Ok(());
         }
-        if !lab.world.step()? {
+        if !onlooker.step(lab)? {
             return if end(lab) { Ok(()) } else { Err(Failed::Endless) };
         }
     }
@@ -256,10 +328,10 @@ fn run_until(lab: &mut Lab, end: impl Fn(&Lab) -> bool) -> Result<(), Failed> {
 }
 
 /// A check finds nothing, but for what is excused, and overlooks nothing.
-fn scrub(lab: &mut Lab) -> Result<(), Failed> {
+fn scrub(lab: &mut Lab, onlooker: &mut Onlooker<'_>) -> Result<(), Failed> {
     let end = Lba(lab.array().geometry().capacity().0);
     lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end);
-    run_until(lab, |lab| !lab.array().is_scrubbing())?;
+    run_until(lab, onlooker, |lab| !lab.array().is_scrubbing())?;
     for mismatch in &lab.array().scrub_report().mismatches {
         if !lab.is_accepted(mismatch.stripe, mismatch.rows.clone()) {
             return Err(Failed::Mismatch { stripe: mismatch.stripe, row: mismatch.rows.start });

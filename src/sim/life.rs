@@ -10,16 +10,18 @@ use std::time::Duration;
 
 use super::array::Lab;
 use super::coverage::Coverage;
-use super::crash::{self, Tally, Views, audit, power_on, recover};
+use super::crash::{self, Onlooker, Tally, Views, audit, power_on, recover};
+use super::explain::{assembled_words, event_words, strike_words};
 use super::scenario::{Act, CrashPoint, Moment, Regime, Scenario, Target, When};
 use super::strikes::{Seen, Situation, count_act, count_cut};
-use super::{CacheLoss, Failed, Finding, Rng, Trace};
+use super::{CacheLoss, ClientOp, Failed, Finding, OpId, Rng, Trace};
 use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
 use crate::disk::{FaultKind, FaultSpec};
 use crate::raid::band::Phase;
 use crate::raid::control::Event;
 use crate::raid::level::Level;
 use crate::raid::member::Place;
+use crate::raid::set::SlotSet;
 use crate::raid::sync::{Scrub, SyncAction, SyncOptions};
 
 /// How much is tried in a life.
@@ -40,7 +42,8 @@ pub enum Cuts {
     None,
     /// Before every so many events, from a place the seed decides; 1 is every event.
     Every(u64),
-    /// Before every event, the same way each time: how a shrunk scenario finds its crash point again.
+    /// Before every event after the last operation was submitted, the same way each time: how a shrunk scenario, which
+    /// ends with the operations submitted before the cut, finds its crash point again.
     Like(CrashPoint),
 }
 
@@ -118,14 +121,33 @@ pub fn live(scenario: &Scenario, effort: Effort) -> (Report, Verdict) {
 
 /// Somebody who looks on.
 pub trait Watch {
-    /// Something happened, at this time, after so many events; `copy`: in a copy whose power was cut.
-    fn told(&mut self, now: Instant, event: u64, copy: bool, what: &str) {
-        let _ = (now, event, copy, what);
+    /// Something happened, at this time, after so many events.
+    fn told(&mut self, now: Instant, event: u64, what: &str) {
+        let _ = (now, event, what);
     }
-    /// After every event of the life itself.
+    /// A client's operation was submitted, and is this one to the oracle.
+    fn submitted(&mut self, now: Instant, event: u64, op: OpId, what: ClientOp) {
+        let _ = (now, event, op, what);
+    }
+    /// After every event.
     fn look(&mut self, lab: &Lab) {
         let _ = lab;
     }
+    /// A copy of the world goes its own way from here.
+    fn enter(&mut self, copy: Copied) {
+        let _ = copy;
+    }
+    /// The copy ended well, and the original goes on.
+    fn leave(&mut self) {}
+}
+
+/// What the world is copied for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Copied {
+    /// To cut its power.
+    PowerCut,
+    /// To lose these slots, too.
+    View(SlotSet),
 }
 
 impl Watch for () {}
@@ -197,6 +219,8 @@ struct Life<'a> {
     progress: Vec<Progress>,
     report: Report,
     told: Vec<String>,
+    /// When something was last told, and after how many events.
+    at: (Instant, u64),
     /// The copy whose power was cut, if it ends badly.
     crash: Option<CrashPoint>,
     snapshots: Vec<(DeviceId, super::Snapshot)>,
@@ -228,6 +252,7 @@ impl<'a> Life<'a> {
             progress: vec![Progress::default(); scenario.steps.len()],
             report: Report::default(),
             told: Vec::new(),
+            at: (Instant::START, 0),
             crash: None,
             snapshots: Vec::new(),
             quiet_since: None,
@@ -276,9 +301,15 @@ impl<'a> Life<'a> {
 
     fn tell(&mut self, what: String) {
         if let Some(lab) = &self.lab {
-            self.watch.told(lab.world.now(), lab.world.events(), false, &what);
+            self.at = (lab.world.now(), lab.world.events());
         }
-        if self.told.len() == TOLD_MAX {
+        self.watch.told(self.at.0, self.at.1, &what);
+        self.note(what);
+    }
+
+    /// Remembers what happened lately.
+    fn note(&mut self, what: String) {
+        if self.told.len() >= TOLD_MAX {
             self.told.remove(0);
         }
         self.told.push(what);
@@ -294,9 +325,11 @@ impl<'a> Life<'a> {
             && self.lab().world.inflight() < self.scenario.clients.depth
             && !self.is_step_waiting_for_op()
         {
-            self.tell(format!("op {}: {op}", self.op));
+            self.note(format!("op {}: {op}", self.op));
             self.op += 1;
-            self.lab_mut().world.submit(op);
+            let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+            let id = lab.world.submit(op);
+            self.watch.submitted(lab.world.now(), lab.world.events(), id, op);
         }
     }
 
@@ -313,8 +346,21 @@ impl<'a> Life<'a> {
         }
         let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
         self.situation.take(lab.array());
-        let more = lab.world.step()?;
+        let stepped = lab.world.step();
         self.seen.count(&mut self.report.coverage, &self.situation, lab.array());
+        for strike in lab.array_mut().bank_mut().take_strikes() {
+            if !matches!(strike.kind, FaultKind::Latency(_)) {
+                self.tell(strike_words(&strike));
+            }
+        }
+        let more = match stepped {
+            Ok(more) => more,
+            Err(failure) => {
+                self.watch.look(self.lab.as_ref().expect("it was just stepped"));
+                return Err(failure.into());
+            }
+        };
+        let lab = self.lab();
         lab.array().check_invariants();
         if lab.world.events().is_multiple_of(4) {
             lab.check()?;
@@ -327,7 +373,7 @@ impl<'a> Life<'a> {
         self.watch.look(lab);
         for event in self.lab_mut().array_mut().drain_events() {
             self.report.recoveries += u64::from(matches!(event, Event::RebuildStarted(_)));
-            self.tell(format!("{event:?}"));
+            self.tell(event_words(event));
         }
         Ok(more)
     }
@@ -342,6 +388,7 @@ impl<'a> Life<'a> {
                 CrashPoint::drawn(seed, event)
             }
             (None, Cuts::Every(_)) => return Ok(false),
+            (None, Cuts::Like(_)) if self.op < self.scenario.clients.ops.len() => return Ok(false),
             (None, Cuts::Like(point)) => CrashPoint { event, ..point },
         };
         // A scenario that ends at its crash point audits nothing else.
@@ -351,7 +398,9 @@ impl<'a> Life<'a> {
         let (liars, regime) = (lab.liars().len(), self.scenario.regime);
         let promised = liars == 0 || (liars == 1 && lab.is_whole());
         count_cut(&mut self.report.coverage, &lab, point.loss);
-        let result = crash::crash(lab, &point, regime, &mut self.told);
+        self.watch.enter(Copied::PowerCut);
+        let mut onlooker = Onlooker { told: &mut self.told, watch: self.watch };
+        let result = crash::crash(lab, &point, regime, &mut onlooker);
         match result {
             Ok(tally) => {
                 self.report.coverage.marks(tally.marks);
@@ -364,6 +413,7 @@ impl<'a> Life<'a> {
             }
             Err(failed) => return Err(failed.into()),
         }
+        self.watch.leave();
         self.told.truncate(length);
         self.crash = None;
         Ok(self.scenario.crash.is_some())
@@ -671,13 +721,14 @@ impl<'a> Life<'a> {
                 self.report.faults += u64::from(done == Done::Harm);
                 self.report.held_back += u64::from(done == Done::HeldBack);
                 self.report.idle_steps += u64::from(done == Done::Nothing);
-                self.told.push(format!("step {}: {}{}", step.id, step.act, done.note()));
+                self.tell(format!("step {}: {}{}", step.id, step.act, done.note()));
             }
         }
         let mut tally = Tally::default();
         self.lab = power_on(off, self.scenario.regime, &mut tally)?;
         self.report.tally += tally;
-        self.tell("assembled".to_owned());
+        let words = assembled_words(self.lab.as_ref());
+        self.tell(words);
         Ok(())
     }
 
@@ -737,21 +788,31 @@ impl<'a> Life<'a> {
             let mut tally = Tally::default();
             self.lab = power_on(off, self.scenario.regime, &mut tally)?;
             self.report.tally += tally;
+            let words = assembled_words(self.lab.as_ref());
+            self.tell(words);
             if self.lab.is_none() {
                 return Ok(());
             }
         }
         let begun = self.lab().world.now();
-        recover(self.lab_mut())?;
         self.pause = Some(Pause::Resting);
-        while self.lab_mut().world.step()? && !self.is_at_rest() {
+        let lab = self.lab.as_mut().expect("it is there");
+        recover(lab, &mut Onlooker { told: &mut self.told, watch: self.watch })?;
+        loop {
+            let lab = self.lab.as_mut().expect("it is there");
+            let more = Onlooker { told: &mut self.told, watch: self.watch }.step(lab)?;
+            if !more || self.is_at_rest() {
+                break;
+            }
             self.lab().array().check_invariants();
             if self.lab().world.now().since(begun) > LIVENESS {
                 return Err(Failed::Endless.into());
             }
         }
-        let views =
-            audit(self.lab.as_mut().expect("it is there"), self.effort.views, &mut Rng::new(self.scenario.seed, 103))?;
+        let lab = self.lab.as_mut().expect("it is there");
+        let onlooker = &mut Onlooker { told: &mut self.told, watch: self.watch };
+        onlooker.tell(lab, "everything is read and checked".to_owned());
+        let views = audit(lab, self.effort.views, &mut Rng::new(self.scenario.seed, 103), onlooker)?;
         self.report.tally.views += views;
         Ok(())
     }
@@ -773,9 +834,7 @@ impl<'a> Life<'a> {
     fn finding(&mut self, failed: Failed) -> Finding {
         let mut scenario = self.scenario.clone();
         scenario.crash = self.crash.or(scenario.crash);
-        if self.crash.is_some() {
-            scenario.clients.ops.truncate(self.op);
-        }
+        scenario.clients.ops.truncate(self.op);
         let event = self.lab.as_ref().map_or(0, |lab| lab.world.events());
         Finding { scenario, event, failed, told: std::mem::take(&mut self.told) }
     }

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{ClientOp, OpId, Oracle, Violation};
 use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, Lba, Op, Request, RequestId, Sectors,
+    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Op, Request, RequestId, Sectors,
 };
 
 /// The volume of every stack.
@@ -31,6 +31,8 @@ pub struct World<S> {
     earned: fn(&S, Lba) -> bool,
     account: fn(&mut S, &mut Oracle),
     done: Vec<(DeviceId, Completion)>,
+    /// What the last event answered.
+    answers: Vec<(OpId, Result<(), IoError>)>,
     events: u64,
 }
 
@@ -74,7 +76,8 @@ impl<S: Bank> World<S> {
     pub fn new(stack: S, earned: fn(&S, Lba) -> bool) -> World<S> {
         let limits = stack.limits(VOLUME);
         let oracle = Oracle::new(limits.capacity, limits.grain);
-        World { stack, oracle, now: Instant::START, earned, account: |_, _| (), done: Vec::new(), events: 0 }
+        let (done, answers) = (Vec::new(), Vec::new());
+        World { stack, oracle, now: Instant::START, earned, account: |_, _| (), done, answers, events: 0 }
     }
 
     /// After every submission and poll, before any answer is judged, `account` may tell the oracle what
@@ -98,49 +101,62 @@ impl<S: Bank> World<S> {
         self.oracle.inflight()
     }
 
+    /// The operations that the last event answered, and how.
+    pub fn answers(&self) -> &[(OpId, Result<(), IoError>)] {
+        &self.answers
+    }
+
     /// From now on no error is earned.
     pub fn forbid_errors(&mut self) {
         self.earned = |_, _| false;
     }
 
     /// Submits a client operation.
-    pub fn submit(&mut self, op: ClientOp) {
+    pub fn submit(&mut self, op: ClientOp) -> OpId {
         match op {
             ClientOp::Read(extent) => self.submit_read(extent),
             ClientOp::Write(extent, durability) => self.submit_write(extent, durability),
             ClientOp::WriteZeroes(extent, durability) => {
                 let id = self.oracle.zeroes_invoked(extent, durability);
-                self.send(id, extent, Op::WriteZeroes(durability));
+                self.send(id, extent, Op::WriteZeroes(durability))
             }
             ClientOp::Discard(extent) => {
                 let id = self.oracle.zeroes_invoked(extent, Durability::Volatile);
-                self.send(id, extent, Op::Discard);
+                self.send(id, extent, Op::Discard)
             }
             ClientOp::Flush => self.submit_flush(),
         }
     }
 
     /// Submits a read.
-    pub fn submit_read(&mut self, extent: Extent) {
+    pub fn submit_read(&mut self, extent: Extent) -> OpId {
         let id = self.oracle.read_invoked(extent);
-        self.send(id, extent, Op::Read(Buf::zeroed(extent.length.at_grain(self.oracle.grain()))));
+        self.send(id, extent, Op::Read(Buf::zeroed(extent.length.at_grain(self.oracle.grain()))))
     }
 
     /// Submits a write of tokens.
-    pub fn submit_write(&mut self, extent: Extent, durability: Durability) {
+    pub fn submit_write(&mut self, extent: Extent, durability: Durability) -> OpId {
         let (id, payload) = self.oracle.write_invoked(extent, durability);
-        self.send(id, extent, Op::Write(payload, durability));
+        self.send(id, extent, Op::Write(payload, durability))
     }
 
     /// Submits a flush.
-    pub fn submit_flush(&mut self) {
+    pub fn submit_flush(&mut self) -> OpId {
         let id = self.oracle.flush_invoked();
-        self.send(id, Extent::new(Lba(0), Sectors::ZERO), Op::Flush);
+        self.send(id, Extent::new(Lba(0), Sectors::ZERO), Op::Flush)
     }
 
-    fn send(&mut self, id: OpId, extent: Extent, op: Op) {
+    /// Reads of every sector of the volume.
+    pub fn audit(&self) -> Script {
+        let capacity = self.oracle.capacity();
+        let read = |start| ClientOp::Read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
+        Script::new((0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect(), AUDITS_INFLIGHT)
+    }
+
+    fn send(&mut self, id: OpId, extent: Extent, op: Op) -> OpId {
         self.stack.submit(VOLUME, Request::new(RequestId(id.0), extent, op), self.now);
         (self.account)(&mut self.stack, &mut self.oracle);
+        id
     }
 
     /// Tells the stack the time: one that has just been started has not been told.
@@ -158,8 +174,10 @@ impl<S: Bank> World<S> {
         let mut done = std::mem::take(&mut self.done);
         self.stack.poll(self.now, &mut done);
         (self.account)(&mut self.stack, &mut self.oracle);
+        self.answers.clear();
         let verdict = done.drain(..).try_for_each(|(device, completion)| {
             assert_eq!(device, VOLUME, "a completion of another device");
+            self.answers.push((OpId(completion.id.0), completion.result));
             self.judge(&completion)
         });
         self.done = done;
@@ -225,10 +243,7 @@ impl<S: Bank> World<S> {
 
     /// Reads every sector of the volume and shows it to the oracle, within `events_max` events.
     pub fn read_all(&mut self, events_max: u64) -> Result<(), Failure> {
-        let capacity = self.oracle.capacity();
-        let read = |start| ClientOp::Read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
-        let reads = (0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect();
-        self.run(&mut Script::new(reads, AUDITS_INFLIGHT), events_max)
+        self.run(&mut self.audit(), events_max)
     }
 
     /// The crash and the start after it: `restart` gets the stack as it stood, cuts its power and
@@ -241,7 +256,7 @@ impl<S: Bank> World<S> {
 
     /// The stack, and the clients that wait until there is one again.
     pub fn part(self) -> (S, Waiting<S>) {
-        let World { stack, oracle, earned, account, done, events, now } = self;
+        let World { stack, oracle, earned, account, done, answers: _, events, now } = self;
         (stack, Waiting { oracle, earned, account, done, events, now })
     }
 
@@ -259,7 +274,7 @@ impl<S> Waiting<S> {
     /// The world with a stack again.
     pub fn join(self, stack: S) -> World<S> {
         let Waiting { oracle, earned, account, done, events, now } = self;
-        World { stack, oracle, now, earned, account, done, events }
+        World { stack, oracle, now, earned, account, done, answers: Vec::new(), events }
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod corpus;
 mod merge;
+mod replay;
 mod run;
+mod shrink;
 mod tell;
 
 use std::io::Write;
@@ -22,6 +24,10 @@ pub struct SimArgs {
 enum Sim {
     /// Live many lives, and report those in which something was wrong
     Run(Box<run::RunArgs>),
+    /// Live a scenario or a seed once more, and tell its story
+    Replay(replay::ReplayArgs),
+    /// Make a scenario that fails as short as can be
+    Shrink(shrink::ShrinkArgs),
     /// Put the results of shards together
     Merge(merge::MergeArgs),
 }
@@ -30,6 +36,8 @@ enum Sim {
 pub fn run(args: &SimArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     match &args.what {
         Sim::Run(args) => run::run(args, manner, out),
+        Sim::Replay(args) => replay::run(args, manner, out),
+        Sim::Shrink(args) => shrink::run(args, manner, out),
         Sim::Merge(args) => merge::run(args, manner, out),
     }
 }
