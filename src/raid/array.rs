@@ -53,7 +53,8 @@ pub struct Array<B> {
     pub(super) geometry: Geometry,
     pub(super) control: Control,
     pub(super) locks: Locks,
-    pub(super) bands: Slab<Band>,
+    /// Boxed: they are large, and pass through many hands.
+    pub(super) bands: Slab<Box<Band>>,
     pub(super) ios: Slab<IoOwner>,
     pub(super) requests: Slab<UserRequest>,
     pub(super) waiting: Waiting,
@@ -351,7 +352,7 @@ impl<B: Bank> Array<B> {
         let whole_rows = band.cargo.len() == band.stripe.data_chunks;
         band.content = if whole_rows { content } else { Content::Bytes };
         band.durability = durability;
-        let key = self.bands.insert(band);
+        let key = self.bands.insert(Box::new(band));
         self.pass_gate(key);
     }
 
@@ -499,6 +500,9 @@ impl<B: Bank> Array<B> {
     }
 
     fn open_gates(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
         let (durable, failed) = (self.control.durable(), self.control.is_failed());
         let mut opened: SmallVec<[Waiter; 8]> = SmallVec::new();
         self.waiting.retain(|(epoch, waiter)| {
@@ -576,7 +580,7 @@ impl<B: Bank> Bank for Array<B> {
         if !self.ready.is_empty() || self.spare_is_due() {
             return Some(Instant::START);
         }
-        [self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()].into_iter().flatten().min()
+        Instant::earliest([self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()])
     }
 }
 

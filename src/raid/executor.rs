@@ -149,7 +149,7 @@ impl<B: Bank> Array<B> {
         let band = &mut self.bands[key];
         match part {
             Some(part) => band.cargo[part].2 = Cargo::Up(buf),
-            None if result.is_ok() => band.known[column] = Some(buf.freeze().contiguous()),
+            None if result.is_ok() => band.known[column] = Some(buf.into_bytes()),
             None => {}
         }
         if let Err(error) = result {
@@ -549,7 +549,7 @@ impl<B: Bank> Array<B> {
             mend.mend = true;
             mend.targets.push((device, column));
             mend.excluded.push(device);
-            let mend = self.bands.insert(mend);
+            let mend = self.bands.insert(Box::new(mend));
             self.take_lock_later(mend);
         }
     }
@@ -666,7 +666,7 @@ impl<B: Bank> Array<B> {
             child.exclusive = exclusive;
             child.mend = mend;
             child.excluded = excluded.clone();
-            let child = self.bands.insert(child);
+            let child = self.bands.insert(Box::new(child));
             self.granted.push(child);
         }
     }
