@@ -14,11 +14,8 @@ use crate::block::{
 /// The volume of every stack.
 const VOLUME: DeviceId = DeviceId(0);
 
-/// Sectors an audit reads in one request.
-const AUDIT: Sectors = Sectors(32);
-
-/// Requests an audit has in flight: enough to overtake each other, few enough for a processor's caches.
-const AUDITS_INFLIGHT: usize = 2;
+/// Sectors an audit reads at once.
+const AUDIT: Sectors = Sectors(128);
 
 /// A stack and its clients.
 #[derive(Clone, Debug)]
@@ -198,9 +195,10 @@ impl<S: Bank> World<S> {
     /// Reads every sector of the volume and shows it to the oracle, within `events_max` events.
     pub fn read_all(&mut self, events_max: u64) -> Result<(), Failure> {
         let capacity = self.oracle.capacity();
-        let read = |start| ClientOp::Read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
-        let reads = (0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect();
-        self.run(&mut Script::new(reads, AUDITS_INFLIGHT), events_max)
+        for start in (0..capacity.0).step_by(AUDIT.0 as usize) {
+            self.submit_read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
+        }
+        self.run_until_idle(events_max)
     }
 
     /// The crash and the start after it: `restart` gets the stack as it stood, cuts its power and
