@@ -53,8 +53,7 @@ pub struct Array<B> {
     pub(super) geometry: Geometry,
     pub(super) control: Control,
     pub(super) locks: Locks,
-    /// Boxed: they are large, and pass through many hands.
-    pub(super) bands: Slab<Box<Band>>,
+    pub(super) bands: Slab<Band>,
     pub(super) ios: Slab<IoOwner>,
     pub(super) requests: Slab<UserRequest>,
     pub(super) waiting: Waiting,
@@ -352,7 +351,7 @@ impl<B: Bank> Array<B> {
         let whole_rows = band.cargo.len() == band.stripe.data_chunks;
         band.content = if whole_rows { content } else { Content::Bytes };
         band.durability = durability;
-        let key = self.bands.insert(Box::new(band));
+        let key = self.bands.insert(band);
         self.pass_gate(key);
     }
 

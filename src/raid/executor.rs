@@ -549,7 +549,7 @@ impl<B: Bank> Array<B> {
             mend.mend = true;
             mend.targets.push((device, column));
             mend.excluded.push(device);
-            let mend = self.bands.insert(Box::new(mend));
+            let mend = self.bands.insert(mend);
             self.take_lock_later(mend);
         }
     }
@@ -666,7 +666,7 @@ impl<B: Bank> Array<B> {
             child.exclusive = exclusive;
             child.mend = mend;
             child.excluded = excluded.clone();
-            let child = self.bands.insert(Box::new(child));
+            let child = self.bands.insert(child);
             self.granted.push(child);
         }
     }

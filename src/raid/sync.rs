@@ -498,7 +498,7 @@ impl<B: Bank> Array<B> {
 
     fn start_sync_band(&mut self, band: Band) {
         self.sync.inflight += 1;
-        let key = self.bands.insert(Box::new(band));
+        let key = self.bands.insert(band);
         self.take_lock(key);
     }
 
