@@ -325,7 +325,7 @@ impl<B: Bank> Bank for Fault<B> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.first_key_value().map(|((due, _), _)| *due);
-        [held, self.inner.next_deadline()].into_iter().flatten().min()
+        Instant::earliest([held, self.inner.next_deadline()])
     }
 
     fn mark(&mut self, mark: Mark) {

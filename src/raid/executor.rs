@@ -160,7 +160,7 @@ impl<B: Bank> Array<B> {
         let band = &mut self.bands[key];
         match part {
             Some(part) => band.cargo[part].2 = Cargo::Up(buf),
-            None if result.is_ok() && believed => band.known[column] = Some(buf.freeze().contiguous()),
+            None if result.is_ok() && believed => band.known[column] = Some(buf.into_bytes()),
             None => {}
         }
         if result.is_ok() && !believed {

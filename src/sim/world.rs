@@ -14,11 +14,8 @@ use crate::block::{
 /// The volume of every stack.
 const VOLUME: DeviceId = DeviceId(0);
 
-/// Sectors an audit reads in one request.
-const AUDIT: Sectors = Sectors(32);
-
-/// Requests an audit has in flight: enough to overtake each other, few enough for a processor's caches.
-const AUDITS_INFLIGHT: usize = 2;
+/// Sectors an audit reads at once.
+const AUDIT: Sectors = Sectors(128);
 
 /// A stack and its clients.
 #[derive(Clone, Debug)]
@@ -146,11 +143,11 @@ impl<S: Bank> World<S> {
         self.send(id, Extent::new(Lba(0), Sectors::ZERO), Op::Flush)
     }
 
-    /// Reads of every sector of the volume.
+    /// Reads of every sector of the volume, all at once.
     pub fn audit(&self) -> Script {
         let capacity = self.oracle.capacity();
         let read = |start| ClientOp::Read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
-        Script::new((0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect(), AUDITS_INFLIGHT)
+        Script::new((0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect(), usize::MAX)
     }
 
     fn send(&mut self, id: OpId, extent: Extent, op: Op) -> OpId {
