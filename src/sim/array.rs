@@ -184,6 +184,15 @@ impl Lab {
                 taint(stack, oracle, liar, extent);
             }
         }
+        // It failed with the array, and nobody could write that down: it comes back as if it held all it should.
+        if self.array().is_failed() {
+            for disk in self.disks.clone() {
+                for extent in self.bank().dropped(disk).to_vec() {
+                    let World { stack, oracle, .. } = &mut self.world;
+                    taint(stack, oracle, disk, extent);
+                }
+            }
+        }
         let mut off = self.switch_off(dark);
         off.clients.oracle.crash();
         off.bank.forget_requests();
@@ -202,6 +211,9 @@ impl Lab {
         for member in array.members().iter() {
             for extent in self.bank().unsettled(member.device) {
                 rows.extend(rows_of(self.array(), member, extent));
+            }
+            for extent in self.bank().dropped(member.device) {
+                rows.extend(rows_of(self.array(), member, *extent));
             }
         }
         for index in (0..geometry.stripes()).map(StripeIndex) {
@@ -534,9 +546,9 @@ impl Off {
         }
     }
 
-    /// Whether a disk answers.
-    pub fn answers(&self, device: DeviceId) -> bool {
-        self.bank().is_online(device)
+    /// Whether nothing is wrong with a disk, as far as it is not on its medium.
+    pub fn is_well(&self, device: DeviceId) -> bool {
+        !self.bank.inner().may_fail(device) && !self.bank.is_armed(device)
     }
 
     /// Two disks change places in the box.
@@ -602,6 +614,13 @@ impl Off {
             self.bank_mut().restore(device, now);
         }
         tells
+    }
+
+    /// Whether the freshest members do not answer: whoever starts the rest goes back in history.
+    pub fn newest_is_away(&self) -> bool {
+        let (here, away): (Vec<DeviceId>, Vec<DeviceId>) =
+            self.disks.iter().partition(|disk| self.bank().is_online(**disk));
+        self.events(&here) < self.events(&away)
     }
 
     /// The freshest count of events on these disks.

@@ -100,6 +100,8 @@ struct Disk {
     medium_errors: BTreeSet<u64>,
     submitted: u64,
     hits: Hits,
+    /// What failed flushes have lost since the last power cut.
+    dropped: Vec<Extent>,
     rng: Rng,
 }
 
@@ -214,6 +216,11 @@ impl SimBank {
         self.inflight.iter().any(|each| each.device == device && each.request.op.is_write())
     }
 
+    /// Sectors that failed flushes of `device` have lost since the last power cut.
+    pub fn dropped(&self, device: DeviceId) -> &[Extent] {
+        &self.disks[device.0 as usize].dropped
+    }
+
     /// Where a power cut now would leave a choice: writes in flight, and completed ones that no flush covered.
     pub fn unsettled(&self, device: DeviceId) -> Vec<Extent> {
         let cached = self.disks[device.0 as usize].cache.iter().map(|cached| cached.extent);
@@ -227,6 +234,7 @@ impl SimBank {
         let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
+            disk.dropped.clear();
             let torn = inflight
                 .iter()
                 .filter(|each| each.device.0 as usize == device)
@@ -323,6 +331,7 @@ impl Disk {
             medium_errors: BTreeSet::new(),
             submitted: 0,
             hits: Hits::default(),
+            dropped: Vec::new(),
             rng,
         }
     }
@@ -396,7 +405,7 @@ impl Disk {
         }
         self.flushes_to_fail -= 1;
         self.hits.flushes_lost += 1;
-        self.cache.clear();
+        self.dropped.extend(self.cache.drain(..).map(|cached| cached.extent));
         Err(IoError::Medium)
     }
 

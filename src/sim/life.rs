@@ -741,7 +741,7 @@ impl<'a> Life<'a> {
         let budgeted = self.scenario.regime == Regime::Budgeted;
         match act {
             Act::Swap(one, other) => match (there(one), there(other)) {
-                (Some(one), Some(other)) if one != other && off.answers(one) && off.answers(other) => {
+                (Some(one), Some(other)) if one != other && off.is_well(one) && off.is_well(other) => {
                     off.swap(one, other);
                     self.snapshots.retain(|(device, _)| ![one, other].contains(device));
                 }
