@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod blocks;
+mod campaign;
 mod crash;
 mod from_md;
 mod grub;
@@ -15,7 +16,6 @@ mod harness;
 mod labs;
 mod layers;
 mod md;
-mod powercut;
 mod scenarios;
 mod support;
 mod to_md;
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         bad_input::trials(),
         crash::trials(),
         md::trials(),
-        powercut::trials(),
+        campaign::trials(),
         scenarios::trials(),
         to_md::trials(),
         from_md::trials(),

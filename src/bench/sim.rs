@@ -344,7 +344,7 @@ fn lab_ios(lab: &Lab) -> u64 {
 /// Cuts the power, assembles, lets everything agree again if asked to, and reads every sector.
 fn audited(lab: Lab, loss: CacheLoss, settle: bool, choose: &mut Rng) -> Lab {
     let event = lab.world.events();
-    let off = lab.cut_power(loss, choose);
+    let off = lab.cut_power(loss, false, choose);
     let mut lab = off.assemble(false).unwrap_or_else(|refused| panic!("event {event}, {loss:?}: {}", refused.1));
     let mut audit = || {
         while settle && lab.array().is_syncing() {

@@ -1,5 +1,6 @@
 //! Bytes on their way up: exclusively owned, split and rejoined without copying.
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Payload;
@@ -141,6 +142,14 @@ impl Buf {
             all.extend_from_slice(part);
         }
         all
+    }
+
+    /// Gives up the right to change the bytes: all of them in one piece, copied if they are in several parts.
+    pub fn into_bytes(mut self) -> Bytes {
+        match self.parts.len() {
+            1 => self.parts.pop().expect("there is one").into_bytes(),
+            _ => self.freeze().contiguous(),
+        }
     }
 
     /// Gives up the right to change the bytes: what was read can now be written.

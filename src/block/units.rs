@@ -130,6 +130,19 @@ impl Instant {
     pub const fn since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
+
+    /// The first of some moments, where there are any.
+    pub fn earliest<const N: usize>(moments: [Option<Instant>; N]) -> Option<Instant> {
+        let mut first = None;
+        for moment in moments {
+            if let Some(at) = moment
+                && first.is_none_or(|first| at < first)
+            {
+                first = moment;
+            }
+        }
+        first
+    }
 }
 
 impl Add<Duration> for Instant {

@@ -92,9 +92,8 @@ pub enum Command {
     Write(data::WriteArgs),
     /// Compare RAID levels on this computer
     Bench(bench::BenchArgs),
-    /// Arrays in a virtual world: find what breaks them, replay it, make it short
-    #[command(subcommand)]
-    Sim(sim::Sim),
+    /// Live whole lives of arrays in virtual time, with every fault that matters, and judge every answer
+    Sim(sim::SimArgs),
     /// What this host can do, and what to type for the rest
     Doctor,
     /// A completion script for a shell
@@ -225,7 +224,7 @@ fn dispatch(command: Command, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::Write(args) => data::write(&args, manner),
         Command::Bench(args) => bench::run(&args, manner.quiet)
             .map_err(|failure| Failure { code: failure.code(), message: failure.to_string() }),
-        Command::Sim(sim) => sim::run(&sim, manner, out),
+        Command::Sim(args) => sim::run(&args, manner, out),
         Command::Doctor => doctor::run(out).map(|()| 0).map_err(Failure::from),
         Command::Completions(args) => manual::completions(&args, out),
         Command::Man(args) => manual::man(&args),

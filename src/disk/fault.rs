@@ -226,6 +226,11 @@ impl<B: Bank> Fault<B> {
         self.strikes.keep();
     }
 
+    /// The strikes since the last look at them; they stay until they are taken.
+    pub fn unseen_strikes(&mut self) -> &[Strike] {
+        self.strikes.unseen()
+    }
+
     /// The strikes since they were last taken, in order; none unless they are kept.
     pub fn take_strikes(&mut self) -> Vec<Strike> {
         self.strikes.take()
@@ -320,7 +325,7 @@ impl<B: Bank> Bank for Fault<B> {
 
     fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.first_key_value().map(|((due, _), _)| *due);
-        [held, self.inner.next_deadline()].into_iter().flatten().min()
+        Instant::earliest([held, self.inner.next_deadline()])
     }
 
     fn mark(&mut self, mark: Mark) {

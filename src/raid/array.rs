@@ -544,6 +544,9 @@ impl<B: Bank> Array<B> {
     }
 
     fn open_gates(&mut self) -> bool {
+        if self.waiting.is_empty() {
+            return false;
+        }
         let (durable, failed) = (self.control.durable(), self.control.is_failed());
         let mut opened: SmallVec<[Waiter; 8]> = SmallVec::new();
         self.waiting.retain(|(epoch, waiter)| {
@@ -625,7 +628,7 @@ impl<B: Bank> Bank for Array<B> {
         if !self.ready.is_empty() || self.spare_is_due() {
             return Some(Instant::START);
         }
-        [self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()].into_iter().flatten().min()
+        Instant::earliest([self.bank.next_deadline(), self.control.next_deadline(), self.sync_deadline()])
     }
 
     fn mark(&mut self, mark: Mark) {

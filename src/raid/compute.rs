@@ -31,7 +31,7 @@ fn bytes_of(known: &Known, column: usize) -> &[u8] {
 fn filled(length: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
     let mut buf = Buf::zeroed(length);
     fill(buf.parts_mut().next().expect("bands are not empty"));
-    buf.freeze().contiguous()
+    buf.into_bytes()
 }
 
 fn length_of(known: &Known) -> usize {
@@ -76,7 +76,7 @@ pub fn recover(kernel: Kernel, roles: &[Role], known: &mut Known, wanted: ChunkS
             });
             drop(weighted);
             known[x] = Some(first);
-            known[y] = Some(second.freeze().contiguous());
+            known[y] = Some(second.into_bytes());
         }
         _ => panic!("columns {missing:?} cannot be recovered from P {p:?} and Q {q:?}"),
     }
@@ -95,7 +95,7 @@ pub fn encode(kernel: Kernel, roles: &[Role], data: &[&[u8]], targets: ColumnSet
             let first = filled(length, |out| {
                 kernel.encode_pq(out, second.parts_mut().next().expect("bands are not empty"), &weighted);
             });
-            SmallVec::from_iter([(p, first), (q, second.freeze().contiguous())])
+            SmallVec::from_iter([(p, first), (q, second.into_bytes())])
         }
         (Some(p), None) => SmallVec::from_iter([(p, filled(length, |out| kernel.encode_p(out, data)))]),
         (None, Some(q)) => SmallVec::from_iter([(q, filled(length, |out| kernel.encode_q(out, &weighted)))]),

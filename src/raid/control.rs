@@ -596,7 +596,7 @@ impl Control {
         if self.update.is_none() && (self.wanted.anything() || self.catching_up) || !self.outbox.is_empty() {
             return Some(Instant::START);
         }
-        [self.clean_due(), self.bitmap_due].into_iter().flatten().min()
+        Instant::earliest([self.clean_due(), self.bitmap_due])
     }
 
     /// Begins an update. One that catches up does nothing else, and the count of events stays: a crash in the middle of

@@ -14,7 +14,7 @@ use super::compute;
 use super::control::{Event, READ_ERRORS_MAX};
 use super::geometry::Role;
 use super::locks::Access;
-use super::member::{Place, Standing};
+use super::member::{Member, Place, Standing};
 use super::mutant::{self, Mutant};
 use super::plan::{self, Intent, Parity, Prefer, Unrecoverable};
 use super::set::{ChunkSet, ColumnSet};
@@ -156,11 +156,17 @@ impl<B: Bank> Array<B> {
         result: Result<(), IoError>,
     ) {
         let Op::Read(buf) = op else { panic!("a read comes back as a read") };
+        let believed = self.control.members.get(device).is_some_and(Member::serves);
         let band = &mut self.bands[key];
         match part {
             Some(part) => band.cargo[part].2 = Cargo::Up(buf),
-            None if result.is_ok() => band.known[column] = Some(buf.freeze().contiguous()),
+            None if result.is_ok() && believed => band.known[column] = Some(buf.into_bytes()),
             None => {}
+        }
+        if result.is_ok() && !believed {
+            // It failed meanwhile; if that was at a flush, it may have lost what it held.
+            band.retry = true;
+            band.excluded.push(device);
         }
         if let Err(error) = result {
             band.retry = true;

@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::Failed;
 use super::shape::METADATA;
 use super::world::Waiting;
-use super::{CacheLoss, DiskModel, Rng, Shape, SimBank, World};
+use super::{CacheLoss, DiskModel, Oracle, Rng, Shape, SimBank, Snapshot, World};
 use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
@@ -43,8 +43,6 @@ pub struct Lab {
     remarks: Vec<Remark>,
     /// Rows that were in doubt when the array was forced.
     accepted: BTreeSet<Row>,
-    /// Rows a silent fault has touched.
-    tainted: BTreeSet<Row>,
     /// Disks that have lied about a flush.
     liars: BTreeSet<DeviceId>,
 }
@@ -81,13 +79,12 @@ impl Lab {
             Err((_, error)) => panic!("a new array does not assemble: {error}"),
         };
         Lab {
-            world: World::new(array, earned),
+            world: World::new(array, earned).with_account(account),
             shape,
             model,
             disks,
             remarks: Vec::new(),
             accepted: BTreeSet::new(),
-            tainted: BTreeSet::new(),
             liars: BTreeSet::new(),
         }
     }
@@ -154,25 +151,40 @@ impl Lab {
         self.disks.retain(|other| *other != disk);
     }
 
-    /// Switches off what was stopped.
-    pub fn switch_off(self) -> Off {
-        let degraded = !self.is_whole()
+    /// Switches off what was stopped. `dark`: members may be missing when the power is back.
+    pub fn switch_off(self, dark: bool) -> Off {
+        let degraded = dark
+            || !self.is_whole()
             || self.array().is_recording()
+            || !self.liars.is_empty()
             || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let Lab { world, shape, model, disks, remarks: _, accepted, tainted, liars } = self;
+        let Lab { world, shape, model, disks, remarks: _, accepted, liars } = self;
         let (array, clients) = world.part();
-        Off { bank: array.into_bank(), clients, shape, model, disks, accepted, tainted, liars, in_doubt, degraded }
+        Off {
+            bank: array.into_bank(),
+            clients,
+            shape,
+            model,
+            disks,
+            accepted,
+            liars,
+            in_doubt,
+            degraded,
+            copies: Vec::new(),
+        }
     }
 
-    /// Cuts the power: requests under way are gone, and of what caches held `choose` decides.
-    pub fn cut_power(mut self, loss: CacheLoss, choose: &mut Rng) -> Off {
+    /// Cuts the power: requests under way are gone, and of what caches held `choose` decides. `dark`: members may be
+    /// missing when the power is back.
+    pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut Rng) -> Off {
         for liar in self.liars.clone() {
             for extent in self.bank().unsettled(liar) {
-                self.taint(liar, extent);
+                let World { stack, oracle, .. } = &mut self.world;
+                taint(stack, oracle, liar, extent);
             }
         }
-        let mut off = self.switch_off();
+        let mut off = self.switch_off(dark);
         off.clients.oracle.crash();
         off.bank.forget_requests();
         off.bank.inner_mut().power_cut(loss, choose);
@@ -189,7 +201,7 @@ impl Lab {
         }
         for member in array.members().iter() {
             for extent in self.bank().unsettled(member.device) {
-                rows.extend(self.rows_of(member, extent));
+                rows.extend(rows_of(self.array(), member, extent));
             }
         }
         for index in (0..geometry.stripes()).map(StripeIndex) {
@@ -201,41 +213,6 @@ impl Lab {
             );
         }
         rows
-    }
-
-    /// The rows of the array that lie on these sectors of a member.
-    fn rows_of(&self, member: &Member, extent: Extent) -> Vec<Row> {
-        // One that has just failed may be back before anybody has written that down.
-        let slot = match (member.place, member.superblock.role()) {
-            (Place::Slot(slot) | Place::Replacement(slot), _) => slot,
-            (Place::Faulty, MemberRole::Slot(slot)) => Slot(slot as u8),
-            _ => return Vec::new(),
-        };
-        let geometry = self.array().geometry();
-        let row_at = |sector: u64| {
-            let row = sector.checked_sub(member.data_offset().0)?;
-            let index = geometry.stripe_at(slot, Lba(row))?;
-            let stripe = geometry.stripe(index);
-            let of_row = |base: u64| (base..base + stripe.rows.0).contains(&row);
-            let column = stripe.columns.iter().find(|c| c.slot == slot && of_row(c.base.0));
-            Some((index, row - column.expect("a stripe has a column at its rows").base.0))
-        };
-        extent.range().filter_map(row_at).collect()
-    }
-
-    /// A silent fault has touched these sectors of a device: nobody vouches for the rows they lie in.
-    pub fn taint(&mut self, device: DeviceId, extent: Extent) {
-        let Some(member) = self.array().members().get(device) else { return };
-        for row in self.rows_of(member, extent) {
-            if self.tainted.insert(row) {
-                self.excuse_row(row);
-            }
-        }
-    }
-
-    /// How many rows a silent fault has touched.
-    pub fn tainted(&self) -> usize {
-        self.tainted.len()
     }
 
     /// `device` lies about flushes: what a power cut takes from its cache then is silent damage.
@@ -253,13 +230,6 @@ impl Lab {
         &self.liars
     }
 
-    fn excuse_row(&mut self, (index, row): Row) {
-        let stripe = self.array().geometry().stripe(index);
-        for chunk in 0..stripe.data_chunks as u64 {
-            self.world.oracle.excuse(stripe.start + Sectors(chunk * stripe.rows.0 + row));
-        }
-    }
-
     /// Whether every sector can still be had when `device` loses `extent`, or all of it, given what has been lost, may
     /// yet fail, or cannot be trusted.
     pub fn can_lose(&self, device: DeviceId, extent: Option<Extent>) -> bool {
@@ -267,7 +237,7 @@ impl Lab {
         let Some(member) = array.members().get(device) else { return true };
         let Place::Slot(slot) = member.place else { return true };
         let geometry = array.geometry();
-        let hit = extent.map(|extent| self.rows_of(member, extent));
+        let hit = extent.map(|extent| rows_of(self.array(), member, extent));
         let row_survives = |index: StripeIndex, stripe: &Stripe, row: u64| {
             let lost = |column: &&Column| column.slot == slot || is_lost(array, column, row);
             match geometry.parity_count() {
@@ -305,7 +275,13 @@ impl Lab {
 
     /// Whether any of these rows was in doubt when the array was forced, or was touched by a silent fault.
     pub fn is_accepted(&self, index: StripeIndex, rows: Range<u64>) -> bool {
-        rows.into_iter().any(|row| self.accepted.contains(&(index, row)) || self.tainted.contains(&(index, row)))
+        rows.into_iter().any(|row| self.accepted.contains(&(index, row)) || self.is_tainted((index, row)))
+    }
+
+    /// Whether a silent fault has touched a row, so that nobody vouches for any of it.
+    fn is_tainted(&self, row: Row) -> bool {
+        let oracle = &self.world.oracle;
+        oracle.excused() > 0 && sectors_of(self.array(), row).all(|lba| oracle.is_excused(lba))
     }
 
     /// Whatever can be asked of the array at any moment.
@@ -322,7 +298,7 @@ impl Lab {
         if geometry.tolerance() == 0 || array.is_failed() {
             return Ok(());
         }
-        let mut busy = &self.accepted | &self.tainted;
+        let mut busy = self.accepted.clone();
         for (index, rows) in array.rows_under_way() {
             busy.extend(rows.map(|row| (index, row)));
         }
@@ -330,7 +306,10 @@ impl Lab {
             let stripe = geometry.stripe(index);
             let roles: Vec<Role> = stripe.columns.iter().map(|column| column.role).collect();
             for row in 0..stripe.rows.0 {
-                if busy.contains(&(index, row)) || !array.is_trusted_at(stripe.start + Sectors(row)) {
+                if busy.contains(&(index, row))
+                    || self.is_tainted((index, row))
+                    || !array.is_trusted_at(stripe.start + Sectors(row))
+                {
                     continue;
                 }
                 for replacements in [false, true] {
@@ -370,7 +349,8 @@ impl Lab {
     /// it takes either for right once more is lost.
     pub fn excuse_accepted(&mut self) {
         for row in self.accepted.clone() {
-            self.excuse_row(row);
+            let World { stack, oracle, .. } = &mut self.world;
+            sectors_of(stack, row).for_each(|lba| oracle.excuse(lba));
         }
     }
 
@@ -388,6 +368,52 @@ impl Lab {
             slots.iter().filter_map(|slot| self.array().members().seats()[slot].member).collect();
         for device in devices {
             self.bank_mut().fail_stop(device);
+        }
+    }
+}
+
+/// The rows of the array that lie on these sectors of a member.
+fn rows_of(array: &SimArray, member: &Member, extent: Extent) -> Vec<Row> {
+    // One that has just failed may be back before anybody has written that down.
+    let slot = match (member.place, member.superblock.role()) {
+        (Place::Slot(slot) | Place::Replacement(slot), _) => slot,
+        (Place::Faulty, MemberRole::Slot(slot)) => Slot(slot as u8),
+        _ => return Vec::new(),
+    };
+    let geometry = array.geometry();
+    let row_at = |sector: u64| {
+        let row = sector.checked_sub(member.data_offset().0)?;
+        let index = geometry.stripe_at(slot, Lba(row))?;
+        let stripe = geometry.stripe(index);
+        let of_row = |base: u64| (base..base + stripe.rows.0).contains(&row);
+        let column = stripe.columns.iter().find(|c| c.slot == slot && of_row(c.base.0));
+        Some((index, row - column.expect("a stripe has a column at its rows").base.0))
+    };
+    extent.range().filter_map(row_at).collect()
+}
+
+/// The sectors of the volume in a row.
+fn sectors_of(array: &SimArray, (index, row): Row) -> impl Iterator<Item = Lba> + use<> {
+    let stripe = array.geometry().stripe(index);
+    let (start, rows) = (stripe.start, stripe.rows.0);
+    (0..stripe.data_chunks as u64).map(move |chunk| start + Sectors(chunk * rows + row))
+}
+
+/// A silent fault has touched these sectors of a device: nobody vouches for the rows they lie in (R12).
+fn taint(array: &SimArray, oracle: &mut Oracle, device: DeviceId, extent: Extent) {
+    let Some(member) = array.members().get(device) else { return };
+    for row in rows_of(array, member, extent) {
+        sectors_of(array, row).for_each(|lba| oracle.excuse(lba));
+    }
+}
+
+/// Tells the oracle what silent faults have touched since the last time.
+fn account(array: &mut SimArray, oracle: &mut Oracle) {
+    for strike in array.bank_mut().unseen_strikes().to_vec() {
+        if strike.kind.is_silent() {
+            for extent in strike.extents {
+                taint(array, oracle, strike.device, extent);
+            }
         }
     }
 }
@@ -471,12 +497,13 @@ pub struct Off {
     model: DiskModel,
     disks: Vec<DeviceId>,
     accepted: BTreeSet<Row>,
-    tainted: BTreeSet<Row>,
     liars: BTreeSet<DeviceId>,
     /// Rows that the cut may have left in disagreement, if anything was missing then.
     in_doubt: BTreeSet<Row>,
     /// A member was missing when the power went.
     degraded: bool,
+    /// Disks, and copies of them that were put in.
+    copies: Vec<(DeviceId, DeviceId)>,
 }
 
 impl Off {
@@ -507,6 +534,11 @@ impl Off {
         }
     }
 
+    /// Whether a disk answers.
+    pub fn answers(&self, device: DeviceId) -> bool {
+        self.bank().is_online(device)
+    }
+
     /// Two disks change places in the box.
     pub fn swap(&mut self, one: DeviceId, other: DeviceId) {
         self.bank.inner_mut().swap(one, other);
@@ -517,6 +549,19 @@ impl Off {
         let copy = self.bank.inner_mut().add_disk(self.model);
         self.bank.inner_mut().copy(device, copy);
         self.disks.push(copy);
+        self.copies.push((device, copy));
+    }
+
+    /// Whether copies of disks were put in.
+    pub fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
+    /// Takes copies of disks out again.
+    pub fn take_copies_out(&mut self) {
+        for (_, copy) in std::mem::take(&mut self.copies) {
+            self.disks.retain(|disk| *disk != copy);
+        }
     }
 
     /// Bytes of a superblock change.
@@ -539,30 +584,58 @@ impl Off {
     /// Whether an array would come of the other disks, none of them behind, with every sector on them.
     pub fn can_lose(&self, device: DeviceId) -> bool {
         let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        if self.events(&others) < self.events(&self.disks) {
+            return false;
+        }
         let started = start(self.bank.clone(), &others, AssembleOptions::default());
         let Ok((array, _)) = started else { return false };
         (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
+    }
+
+    /// Makes a disk hold what it held once, unless its count of events would not tell.
+    pub fn restore(&mut self, device: DeviceId, snapshot: Snapshot) -> bool {
+        let now = self.bank().snapshot(device);
+        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        self.bank_mut().restore(device, snapshot);
+        let tells = self.events(&[device]) + 1 < self.events(&others);
+        if !tells {
+            self.bank_mut().restore(device, now);
+        }
+        tells
+    }
+
+    /// The freshest count of events on these disks.
+    fn events(&self, disks: &[DeviceId]) -> u64 {
+        let events = |disk: &DeviceId| candidate(self.bank(), *disk).map(|candidate| candidate.superblock.events);
+        disks.iter().filter_map(events).max().unwrap_or(0)
     }
 
     /// Assembles what is there. With `force` a dirty and degraded array is taken as it is: what was in doubt when the
     /// power went may then be wrong where a member is missing.
     pub fn assemble(self, force: bool) -> Result<Lab, Box<(Off, AssembleError)>> {
         let options = AssembleOptions { force, ..AssembleOptions::default() };
-        let Off { bank, clients, shape, model, disks, mut accepted, tainted, liars, in_doubt, degraded } = self;
+        let Off { bank, clients, shape, model, disks, mut accepted, liars, in_doubt, degraded, copies } = self;
         match start(bank, &disks, options) {
             Ok((array, remarks)) => {
+                // Of a disk and its copy one takes part at the most; the other one is taken away.
+                let mut disks = disks;
+                for (original, copy) in copies {
+                    let left = if array.members().get(copy).is_some() { original } else { copy };
+                    disks.retain(|disk| *disk != left);
+                }
                 let mut world = clients.join(array);
+                world.wake();
                 if remarks.contains(&Remark::ForcedClean) {
                     accepted.extend(&in_doubt);
                     for lba in sectors_without_member(&world.stack, &in_doubt) {
                         world.oracle.excuse(lba);
                     }
                 }
-                Ok(Lab { world, shape, model, disks, remarks, accepted, tainted, liars })
+                Ok(Lab { world, shape, model, disks, remarks, accepted, liars })
             }
             Err((bank, error)) => {
                 let bank = *bank;
-                let off = Off { bank, clients, shape, model, disks, accepted, tainted, liars, in_doubt, degraded };
+                let off = Off { bank, clients, shape, model, disks, accepted, liars, in_doubt, degraded, copies };
                 Err(Box::new((off, error)))
             }
         }

@@ -145,7 +145,7 @@ fn a_bit_is_cleared_only_when_its_region_is_on_the_medium() {
     }
     for seed in 0..32 {
         let mut choose = Rng::new(seed, 1);
-        let mut cut = lab.clone().cut_power(CacheLoss::PerDisk, &mut choose).assemble(false).unwrap();
+        let mut cut = lab.clone().cut_power(CacheLoss::PerDisk, false, &mut choose).assemble(false).unwrap();
         recover(&mut cut);
         cut.check().unwrap_or_else(|failed| panic!("seed {seed}: {failed}"));
     }

@@ -772,8 +772,8 @@ mod tests {
     use super::*;
     use crate::block::{Durability, Extent, Lba, Sectors};
     use crate::raid::level::Level;
-    use crate::sim::Rng;
-    use crate::sim::array::{Lab, Shape};
+    use crate::sim::array::Lab;
+    use crate::sim::{Rng, Shape};
 
     const WRITING: Doing = Doing::Band(Work::Write, Phase::Writing);
 

@@ -7,12 +7,14 @@
 //! Where a parity array was dirty and degraded it must be refused; forced, it may be wrong in one place only: in sectors
 //! of missing members whose row had a write under way, or on some member not yet on the medium, when the power went.
 
+use std::ops::AddAssign;
+
 use super::array::{Lab, Off};
 use super::explain::{assembled_words, event_words, slots_words};
 use super::life::{Copied, Watch};
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
-use super::{CacheLoss, ClientOp, Failed, Failure, Mix, Rng};
-use crate::block::{Bank, Extent, Lba, Sectors};
+use super::{CacheLoss, ClientOp, Failed, Failure, Mix, Rng, Trace};
+use crate::block::{Bank, Extent, Lba, Marks, Sectors};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
 use crate::raid::member::Place;
@@ -41,6 +43,21 @@ pub struct Tally {
     pub refused: u64,
     /// Views with more members lost that were read.
     pub views: u64,
+    /// Rare branches the copies have taken.
+    pub marks: Marks,
+    /// Hash of all that happened in copies.
+    pub trace: Trace,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Tally) {
+        self.cuts += other.cuts;
+        self.forced += other.forced;
+        self.refused += other.refused;
+        self.views += other.views;
+        self.marks.merge(other.marks);
+        self.trace.note(other.trace.0);
+    }
 }
 
 impl CrashPoint {
@@ -135,6 +152,8 @@ pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlook
     aftermath(&mut lab, point.then, &mut choose, onlooker)?;
     onlooker.tell(&lab, "everything is read and checked".to_owned());
     tally.views += audit(&mut lab, Views::One, &mut choose, onlooker)?;
+    tally.marks = lab.bank().marks();
+    tally.trace = lab.bank().trace();
     Ok(tally)
 }
 
@@ -148,7 +167,7 @@ fn cut(
     onlooker: &mut Onlooker<'_>,
 ) -> Result<Option<Lab>, Failed> {
     tally.cuts += 1;
-    let mut off = lab.cut_power(loss, choose);
+    let mut off = lab.cut_power(loss, false, choose);
     if back {
         off.bring_all_back();
     }
@@ -175,6 +194,12 @@ pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Op
                 Ok(lab) => return Ok(Some(lab)),
                 Err(refused) => *refused,
             }
+        }
+        // Two devices with one identity: a copy of a disk was put in, and is taken out again.
+        AssembleError::SameMember { .. } if off.has_copies() => {
+            let mut off = off;
+            off.take_copies_out();
+            return power_on(off, regime, tally);
         }
         error => (off, error),
     };

@@ -50,6 +50,21 @@ pub struct DiskModel {
     pub cached_writes_max: usize,
 }
 
+/// How often something that was done to a disk has struck a request.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Hits {
+    /// Reads that met an unreadable sector.
+    pub unreadable: u64,
+    /// Requests that came while it hung.
+    pub hung: u64,
+    /// Requests that took longer.
+    pub slowed: u64,
+    /// Flushes that took the cache with them.
+    pub flushes_lost: u64,
+    /// Writes that found no room.
+    pub no_space: u64,
+}
+
 /// Disks that can be cloned at any moment, power off and all.
 #[derive(Clone, Debug)]
 pub struct SimBank {
@@ -84,6 +99,7 @@ struct Disk {
     without_space: Option<RangeSet<u64>>,
     medium_errors: BTreeSet<u64>,
     submitted: u64,
+    hits: Hits,
     rng: Rng,
 }
 
@@ -156,6 +172,11 @@ impl SimBank {
         self.disks[device.0 as usize].submitted
     }
 
+    /// What has struck one disk so far.
+    pub fn hits(&self, device: DeviceId) -> Hits {
+        self.disks[device.0 as usize].hits
+    }
+
     /// Completions so far: one an event, and the only events there are.
     pub fn events(&self) -> u64 {
         self.events
@@ -186,6 +207,11 @@ impl SimBank {
         let mut buf = Buf::zeroed(extent.length.at_grain(disk.media.grain(extent)));
         disk.read(extent, &mut buf);
         buf.to_vec()
+    }
+
+    /// Whether a write to `device` is under way.
+    pub fn writes_inflight(&self, device: DeviceId) -> bool {
+        self.inflight.iter().any(|each| each.device == device && each.request.op.is_write())
     }
 
     /// Where a power cut now would leave a choice: writes in flight, and completed ones that no flush covered.
@@ -241,8 +267,12 @@ impl Bank for SimBank {
         let mut inflight =
             InFlight { begun: now, due: now, effect: now, submitted: stamp, device, request, hung: None };
         match disk.hang {
-            Some(timeout) => disk.leave_hanging(&mut inflight, timeout, now, stamp),
+            Some(timeout) => {
+                disk.hits.hung += 1;
+                disk.leave_hanging(&mut inflight, timeout, now, stamp);
+            }
             None => {
+                disk.hits.slowed += u64::from(disk.slowness > 1);
                 let Span { begin, due } = disk.serve(&inflight.request, now);
                 inflight.due = due;
                 inflight.effect = Instant(disk.rng.range(begin.0..due.0 + 1));
@@ -292,6 +322,7 @@ impl Disk {
             without_space: None,
             medium_errors: BTreeSet::new(),
             submitted: 0,
+            hits: Hits::default(),
             rng,
         }
     }
@@ -332,7 +363,10 @@ impl Disk {
         }
         let extent = inflight.request.extent;
         let durability = match &mut inflight.request.op {
-            Op::Read(_) if self.is_unreadable(extent) => return Err(IoError::Medium),
+            Op::Read(_) if self.is_unreadable(extent) => {
+                self.hits.unreadable += 1;
+                return Err(IoError::Medium);
+            }
             Op::Read(buf) => {
                 self.read(extent, buf);
                 return Ok(());
@@ -346,10 +380,8 @@ impl Disk {
             Op::Discard => Durability::Volatile,
         };
         if self.lacks_space(&inflight.request) {
+            self.hits.no_space += 1;
             return Err(IoError::NoSpace);
-        }
-        if durability == Durability::Fua {
-            self.survive_flush()?;
         }
         let mut write = self.stored_by(inflight).expect("nothing keeps it from being stored");
         write.completed = now;
@@ -363,6 +395,7 @@ impl Disk {
             return Ok(());
         }
         self.flushes_to_fail -= 1;
+        self.hits.flushes_lost += 1;
         self.cache.clear();
         Err(IoError::Medium)
     }

@@ -9,9 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::array::Lab;
+use super::coverage::Coverage;
 use super::crash::{self, Onlooker, Tally, Views, audit, power_on, recover};
 use super::explain::{assembled_words, event_words, strike_words};
 use super::scenario::{Act, CrashPoint, Moment, Regime, Scenario, Target, When};
+use super::strikes::{Seen, Situation, count_act, count_cut};
 use super::{CacheLoss, ClientOp, Failed, Finding, OpId, Rng, Trace};
 use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
 use crate::disk::{FaultKind, FaultSpec};
@@ -95,6 +97,8 @@ pub struct Report {
     pub time: Duration,
     /// Hash of all that happened, in copies too.
     pub trace: Trace,
+    /// What struck what, and which rare branches were taken, in copies too.
+    pub coverage: Coverage,
 }
 
 /// How a life ends.
@@ -220,12 +224,18 @@ struct Life<'a> {
     /// The copy whose power was cut, if it ends badly.
     crash: Option<CrashPoint>,
     snapshots: Vec<(DeviceId, super::Snapshot)>,
+    quiet_since: Option<Instant>,
+    /// What a fault would strike now.
+    situation: Situation,
+    seen: Seen,
 }
 
 /// Lines of its story a finding carries.
 const TOLD_MAX: usize = 40;
 /// Virtual time in which everything must be well again, when faults have stopped.
 const LIVENESS: Duration = Duration::from_secs(120);
+/// What has been quiet for so long is at rest: the array's own timers are shorter.
+const QUIET: Duration = Duration::from_secs(12);
 
 impl<'a> Life<'a> {
     fn new(scenario: &'a Scenario, effort: Effort, watch: &'a mut dyn Watch) -> Life<'a> {
@@ -245,6 +255,9 @@ impl<'a> Life<'a> {
             at: (Instant::START, 0),
             crash: None,
             snapshots: Vec::new(),
+            quiet_since: None,
+            situation: Situation::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -259,12 +272,18 @@ impl<'a> Life<'a> {
     fn live(&mut self) -> Result<(), End> {
         loop {
             self.take_steps()?;
-            self.go_on()?;
-            self.submit();
-            if self.lab.is_none() || self.is_crash_point()? {
+            if self.lab.is_some() {
+                self.go_on()?;
+            }
+            // Too little was left to assemble.
+            if self.lab.is_none() {
                 return Ok(());
             }
-            if self.event()? {
+            self.submit();
+            if self.is_crash_point()? {
+                return Ok(());
+            }
+            if self.event()? && !self.is_at_rest() {
                 continue;
             }
             match self.pause {
@@ -311,7 +330,6 @@ impl<'a> Life<'a> {
             let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
             let id = lab.world.submit(op);
             self.watch.submitted(lab.world.now(), lab.world.events(), id, op);
-            self.account();
         }
     }
 
@@ -326,8 +344,15 @@ impl<'a> Life<'a> {
         if self.lab().world.events() >= self.effort.events_max {
             return Err(End::Budget);
         }
-        let stepped = self.lab_mut().world.step();
-        self.account();
+        let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+        self.situation.take(lab.array());
+        let stepped = lab.world.step();
+        self.seen.count(&mut self.report.coverage, &self.situation, lab.array());
+        for strike in lab.array_mut().bank_mut().take_strikes() {
+            if !matches!(strike.kind, FaultKind::Latency(_)) {
+                self.tell(strike_words(&strike));
+            }
+        }
         let more = match stepped {
             Ok(more) => more,
             Err(failure) => {
@@ -353,20 +378,6 @@ impl<'a> Life<'a> {
         Ok(more)
     }
 
-    /// What silent faults have touched since the last time.
-    fn account(&mut self) {
-        for strike in self.lab_mut().array_mut().bank_mut().take_strikes() {
-            if !matches!(strike.kind, FaultKind::Latency(_)) {
-                self.tell(strike_words(&strike));
-            }
-            if is_silent(strike.kind) {
-                for extent in strike.extents {
-                    self.lab_mut().taint(strike.device, extent);
-                }
-            }
-        }
-    }
-
     /// Whether the life ends here, after cutting the power of a copy where it is to be cut.
     fn is_crash_point(&mut self) -> Result<bool, End> {
         let (event, seed) = (self.lab().world.events(), self.scenario.seed);
@@ -386,11 +397,16 @@ impl<'a> Life<'a> {
         let lab = self.lab().clone();
         let (liars, regime) = (lab.liars().len(), self.scenario.regime);
         let promised = liars == 0 || (liars == 1 && lab.is_whole());
+        count_cut(&mut self.report.coverage, &lab, point.loss);
         self.watch.enter(Copied::PowerCut);
         let mut onlooker = Onlooker { told: &mut self.told, watch: self.watch };
         let result = crash::crash(lab, &point, regime, &mut onlooker);
         match result {
-            Ok(tally) => self.report.tally += tally,
+            Ok(tally) => {
+                self.report.coverage.marks(tally.marks);
+                self.report.trace.note(tally.trace.0);
+                self.report.tally += tally;
+            }
             // A copy that lies proves nothing; the life goes on.
             Err(failed) if !promised && !matches!(failed, Failed::Panicked(_)) => {
                 self.report.promise = Promise::None;
@@ -401,6 +417,19 @@ impl<'a> Life<'a> {
         self.told.truncate(length);
         self.crash = None;
         Ok(self.scenario.crash.is_some())
+    }
+
+    /// Whether nothing is under way and nothing has been for a while: what still ticks will tick for ever.
+    fn is_at_rest(&mut self) -> bool {
+        let (lab, pause) = (self.lab(), self.pause);
+        let waits = pause == Some(Pause::Resting) || (pause.is_none() && self.op == self.scenario.clients.ops.len());
+        let quiet = waits && lab.world.inflight() == 0 && lab.array().is_quiet() && !lab.array().is_syncing();
+        let now = lab.world.now();
+        if !quiet {
+            self.quiet_since = None;
+            return false;
+        }
+        now.since(*self.quiet_since.get_or_insert(now)) > QUIET
     }
 
     // ---- steps ----
@@ -508,6 +537,7 @@ impl<'a> Life<'a> {
         }
         let now = self.lab().world.now();
         let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+        count_act(&mut self.report.coverage, lab, act, device);
         match act {
             Act::Fail(_) => managed(lab.array_mut().fail(device).is_ok()),
             Act::Remove(_) => {
@@ -553,7 +583,7 @@ impl<'a> Life<'a> {
                 if kind == FaultKind::FlushLie {
                     lab.will_lie(device);
                 }
-                let silent = is_silent(kind) || kind == FaultKind::FlushLie;
+                let silent = kind.is_silent() || kind == FaultKind::FlushLie;
                 self.report.promise = self.report.promise.max(if silent { Promise::Silent } else { Promise::Detected });
                 Done::Harm
             }
@@ -632,6 +662,8 @@ impl<'a> Life<'a> {
     fn mend(&mut self) {
         let lab = self.lab_mut();
         lab.array_mut().bank_mut().clear();
+        self.seen.forget_armed();
+        let lab = self.lab_mut();
         for disk in lab.disks().to_vec() {
             let bank = lab.bank_mut();
             bank.end_hang(disk);
@@ -642,7 +674,8 @@ impl<'a> Life<'a> {
     }
 
     fn start_again(&mut self, index: usize) -> Result<(), End> {
-        let off = self.lab.take().expect("it is there").switch_off();
+        let dark = self.has_dark_steps(index);
+        let off = self.lab.take().expect("it is there").switch_off(dark);
         self.switch_on(index, off)
     }
 
@@ -651,10 +684,30 @@ impl<'a> Life<'a> {
         let mut choose = Rng::new(self.scenario.seed, 2 << 32 | u64::from(step.id));
         self.report.cuts += 1;
         let lab = self.lab.take().expect("it is there");
+        count_cut(&mut self.report.coverage, &lab, loss);
+        for other in self.scenario.steps.iter().filter(|other| other.when == When::Off(step.id)) {
+            let device = match other.act.target() {
+                Some(Target::Disk(number)) => Some(DeviceId(number)),
+                Some(Target::Slot(slot)) => {
+                    lab.array().members().seats().get(usize::from(slot)).and_then(|seat| seat.member)
+                }
+                _ => None,
+            };
+            if let Some(device) = device {
+                count_act(&mut self.report.coverage, &lab, other.act, device);
+            }
+        }
         if lab.liars().len() > 1 || (lab.liars().len() == 1 && !lab.is_whole()) {
             self.report.promise = Promise::None;
         }
-        self.switch_on(index, lab.cut_power(loss, &mut choose))
+        let dark = self.has_dark_steps(index);
+        self.switch_on(index, lab.cut_power(loss, dark, &mut choose))
+    }
+
+    /// Whether something is done to disks while the power is off in this step.
+    fn has_dark_steps(&self, index: usize) -> bool {
+        let off = When::Off(self.scenario.steps[index].id);
+        self.scenario.steps.iter().any(|step| step.when == off)
     }
 
     /// Does what is to be done while the power is off, and assembles what is there. The life ends where too little is.
@@ -688,7 +741,10 @@ impl<'a> Life<'a> {
         let budgeted = self.scenario.regime == Regime::Budgeted;
         match act {
             Act::Swap(one, other) => match (there(one), there(other)) {
-                (Some(one), Some(other)) if one != other => off.swap(one, other),
+                (Some(one), Some(other)) if one != other && off.answers(one) && off.answers(other) => {
+                    off.swap(one, other);
+                    self.snapshots.retain(|(device, _)| ![one, other].contains(device));
+                }
                 _ => return Done::Nothing,
             },
             Act::Duplicate(target) => match there(target) {
@@ -709,7 +765,9 @@ impl<'a> Life<'a> {
                     return Done::HeldBack;
                 }
                 let (_, snapshot) = self.snapshots.swap_remove(at);
-                off.bank_mut().restore(device, snapshot);
+                if !off.restore(device, snapshot) {
+                    return Done::Nothing;
+                }
             }
             other => unreachable!("{other} is not for when the power is off"),
         }
@@ -724,7 +782,8 @@ impl<'a> Life<'a> {
         self.tell("faults have stopped".to_owned());
         self.lab_mut().array_mut().set_sync_options(SyncOptions::UNLIMITED);
         if self.lab().array().is_failed() {
-            let mut off = self.lab.take().expect("it is there").cut_power(CacheLoss::KeepAll, &mut Rng::new(0, 0));
+            let mut off =
+                self.lab.take().expect("it is there").cut_power(CacheLoss::KeepAll, false, &mut Rng::new(0, 0));
             off.bring_all_back();
             let mut tally = Tally::default();
             self.lab = power_on(off, self.scenario.regime, &mut tally)?;
@@ -736,15 +795,22 @@ impl<'a> Life<'a> {
             }
         }
         let begun = self.lab().world.now();
+        self.pause = Some(Pause::Resting);
         let lab = self.lab.as_mut().expect("it is there");
-        let onlooker = &mut Onlooker { told: &mut self.told, watch: self.watch };
-        recover(lab, onlooker)?;
-        while onlooker.step(lab)? {
-            lab.array().check_invariants();
-            if lab.world.now().since(begun) > LIVENESS {
+        recover(lab, &mut Onlooker { told: &mut self.told, watch: self.watch })?;
+        loop {
+            let lab = self.lab.as_mut().expect("it is there");
+            let more = Onlooker { told: &mut self.told, watch: self.watch }.step(lab)?;
+            if !more || self.is_at_rest() {
+                break;
+            }
+            self.lab().array().check_invariants();
+            if self.lab().world.now().since(begun) > LIVENESS {
                 return Err(Failed::Endless.into());
             }
         }
+        let lab = self.lab.as_mut().expect("it is there");
+        let onlooker = &mut Onlooker { told: &mut self.told, watch: self.watch };
         onlooker.tell(lab, "everything is read and checked".to_owned());
         let views = audit(lab, self.effort.views, &mut Rng::new(self.scenario.seed, 103), onlooker)?;
         self.report.tally.views += views;
@@ -759,7 +825,8 @@ impl<'a> Life<'a> {
             report.events = lab.world.events();
             report.ios = lab.bank().io_count();
             report.time = lab.world.now().since(Instant::START);
-            report.trace = lab.bank().trace();
+            report.trace.note(lab.bank().trace().0);
+            report.coverage.marks(lab.bank().marks());
         }
         report
     }
@@ -798,19 +865,6 @@ impl Done {
 
 fn managed(done: bool) -> Done {
     if done { Done::Managed } else { Done::Nothing }
-}
-
-/// Whether a fault of this kind goes unnoticed by the disk's user.
-fn is_silent(kind: FaultKind) -> bool {
-    matches!(
-        kind,
-        FaultKind::TornSilent(_)
-            | FaultKind::Lost
-            | FaultKind::Misdirected(_)
-            | FaultKind::MisdirectedRead(_)
-            | FaultKind::Bitflip { .. }
-            | FaultKind::CorruptWrite { .. }
-    )
 }
 
 fn is_at(lab: &Lab, moment: Moment) -> bool {
@@ -876,17 +930,10 @@ impl Act {
             Act::Fail(_) | Act::Stop(_) | Act::Unreadable(..) | Act::Hang(..) | Act::LoseFlush(..) | Act::Fill(_) => {
                 true
             }
-            Act::Fault(_, kind, ..) => !is_silent(kind) && !matches!(kind, FaultKind::Latency(_) | FaultKind::FlushLie),
+            Act::Fault(_, kind, ..) => {
+                !kind.is_silent() && !matches!(kind, FaultKind::Latency(_) | FaultKind::FlushLie)
+            }
             _ => false,
         }
-    }
-}
-
-impl std::ops::AddAssign for Tally {
-    fn add_assign(&mut self, other: Tally) {
-        self.cuts += other.cuts;
-        self.forced += other.forced;
-        self.refused += other.refused;
-        self.views += other.views;
     }
 }

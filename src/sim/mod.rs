@@ -16,6 +16,7 @@
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+pub mod campaign;
 pub mod coverage;
 mod cow;
 pub mod crash;
@@ -34,6 +35,7 @@ mod rng;
 pub mod scenario;
 mod shape;
 pub mod shrink;
+mod strikes;
 mod text;
 mod token;
 mod trace;
@@ -42,7 +44,7 @@ mod world;
 #[cfg(test)]
 mod wrong;
 
-pub use disk::{CacheLoss, DiskModel, Hdd, Service, SimBank, Snapshot, Timing};
+pub use disk::{CacheLoss, DiskModel, Hdd, Hits, Service, SimBank, Snapshot, Timing};
 pub use draw::{Harm, Wish, draw};
 pub use finding::{Failed, Finding, Reason};
 pub use life::{Copied, Cuts, Effort, Promise, Report, Verdict, Watch, live, live_watched};

@@ -52,7 +52,7 @@ fn flush(lab: &mut Lab) -> Result<(), Failed> {
 }
 
 fn cut(lab: &Lab, loss: CacheLoss, seed: u64) -> Result<Lab, Failed> {
-    let off = lab.clone().cut_power(loss, &mut Rng::new(seed, 1));
+    let off = lab.clone().cut_power(loss, false, &mut Rng::new(seed, 1));
     off.assemble(false).map_err(|refused| Failed::Refused(refused.1))
 }
 
@@ -141,7 +141,7 @@ fn a_cleared_bit_means_that_the_region_is_on_the_medium() {
     tells(Mutant::BitBeforeFlush, || {
         let (level, layout) = (Level::Raid5, Layout::default_of(Level::Raid5));
         let bitmap = Some(Sectors(32));
-        let shape = Shape { level, layout, chunk: Sectors(8), disks: 4, spares: 0, member: Sectors(128), bitmap };
+        let shape = Shape { bitmap, ..Shape::plain(Level::Raid5, 4) };
         let mut lab = Lab::new(shape, 1);
         // A slow disk, so that the daemon comes round before the caches are full and write back by themselves.
         let now = lab.world.now();

@@ -14,11 +14,8 @@ use crate::block::{
 /// The volume of every stack.
 const VOLUME: DeviceId = DeviceId(0);
 
-/// Sectors an audit reads in one request.
-const AUDIT: Sectors = Sectors(32);
-
-/// Requests an audit has in flight: enough to overtake each other, few enough for a processor's caches.
-const AUDITS_INFLIGHT: usize = 2;
+/// Sectors an audit reads at once.
+const AUDIT: Sectors = Sectors(128);
 
 /// A stack and its clients.
 #[derive(Clone, Debug)]
@@ -29,6 +26,7 @@ pub struct World<S> {
     pub oracle: Oracle,
     now: Instant,
     earned: fn(&S, Lba) -> bool,
+    account: fn(&mut S, &mut Oracle),
     done: Vec<(DeviceId, Completion)>,
     /// What the last event answered.
     answers: Vec<(OpId, Result<(), IoError>)>,
@@ -42,6 +40,7 @@ pub struct Waiting<S> {
     pub oracle: Oracle,
     now: Instant,
     earned: fn(&S, Lba) -> bool,
+    account: fn(&mut S, &mut Oracle),
     done: Vec<(DeviceId, Completion)>,
     events: u64,
 }
@@ -74,7 +73,14 @@ impl<S: Bank> World<S> {
     pub fn new(stack: S, earned: fn(&S, Lba) -> bool) -> World<S> {
         let limits = stack.limits(VOLUME);
         let oracle = Oracle::new(limits.capacity, limits.grain);
-        World { stack, oracle, now: Instant::START, earned, done: Vec::new(), answers: Vec::new(), events: 0 }
+        let (done, answers) = (Vec::new(), Vec::new());
+        World { stack, oracle, now: Instant::START, earned, account: |_, _| (), done, answers, events: 0 }
+    }
+
+    /// After every submission and poll, before any answer is judged, `account` may tell the oracle what
+    /// silent faults have touched.
+    pub fn with_account(self, account: fn(&mut S, &mut Oracle)) -> World<S> {
+        World { account, ..self }
     }
 
     /// The time.
@@ -137,16 +143,24 @@ impl<S: Bank> World<S> {
         self.send(id, Extent::new(Lba(0), Sectors::ZERO), Op::Flush)
     }
 
-    /// Reads of every sector of the volume.
+    /// Reads of every sector of the volume, all at once.
     pub fn audit(&self) -> Script {
         let capacity = self.oracle.capacity();
         let read = |start| ClientOp::Read(Extent::new(Lba(start), AUDIT.min(Sectors(capacity.0 - start))));
-        Script::new((0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect(), AUDITS_INFLIGHT)
+        Script::new((0..capacity.0).step_by(AUDIT.0 as usize).map(read).collect(), usize::MAX)
     }
 
     fn send(&mut self, id: OpId, extent: Extent, op: Op) -> OpId {
         self.stack.submit(VOLUME, Request::new(RequestId(id.0), extent, op), self.now);
+        (self.account)(&mut self.stack, &mut self.oracle);
         id
+    }
+
+    /// Tells the stack the time: one that has just been started has not been told.
+    pub fn wake(&mut self) {
+        let mut done = Vec::new();
+        self.stack.poll(self.now, &mut done);
+        assert!(done.is_empty(), "a stack that has just been started answers nothing");
     }
 
     /// Goes to the stack's next deadline and polls it once. `Ok(false)`: it has none.
@@ -156,6 +170,7 @@ impl<S: Bank> World<S> {
         self.events += 1;
         let mut done = std::mem::take(&mut self.done);
         self.stack.poll(self.now, &mut done);
+        (self.account)(&mut self.stack, &mut self.oracle);
         self.answers.clear();
         let verdict = done.drain(..).try_for_each(|(device, completion)| {
             assert_eq!(device, VOLUME, "a completion of another device");
@@ -238,8 +253,8 @@ impl<S: Bank> World<S> {
 
     /// The stack, and the clients that wait until there is one again.
     pub fn part(self) -> (S, Waiting<S>) {
-        let World { stack, oracle, earned, done, answers: _, events, now } = self;
-        (stack, Waiting { oracle, earned, done, events, now })
+        let World { stack, oracle, earned, account, done, answers: _, events, now } = self;
+        (stack, Waiting { oracle, earned, account, done, events, now })
     }
 
     fn stuck(&self) -> Failure {
@@ -255,8 +270,8 @@ impl<S> Waiting<S> {
 
     /// The world with a stack again.
     pub fn join(self, stack: S) -> World<S> {
-        let Waiting { oracle, earned, done, events, now } = self;
-        World { stack, oracle, now, earned, done, answers: Vec::new(), events }
+        let Waiting { oracle, earned, account, done, events, now } = self;
+        World { stack, oracle, now, earned, account, done, answers: Vec::new(), events }
     }
 }
 

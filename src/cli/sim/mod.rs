@@ -1,27 +1,43 @@
-//! `sim`: arrays in a virtual world, where everything that breaks storage happens often, and again.
+//! `raidlab sim`: the same array in virtual time, under every fault that matters, with a verdict.
 
+mod corpus;
+mod merge;
 mod replay;
+mod run;
 mod shrink;
+mod tell;
 
 use std::io::Write;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::{Manner, Outcome};
 
-/// What to do in the virtual world.
+/// Arguments of `sim`.
+#[derive(Args, Debug)]
+pub struct SimArgs {
+    #[command(subcommand)]
+    what: Sim,
+}
+
 #[derive(Subcommand, Debug)]
-pub enum Sim {
+enum Sim {
+    /// Live many lives, and report those in which something was wrong
+    Run(Box<run::RunArgs>),
     /// Live a scenario or a seed once more, and tell its story
     Replay(replay::ReplayArgs),
     /// Make a scenario that fails as short as can be
     Shrink(shrink::ShrinkArgs),
+    /// Put the results of shards together
+    Merge(merge::MergeArgs),
 }
 
 /// Runs `sim`.
-pub fn run(sim: &Sim, manner: Manner, out: &mut impl Write) -> Outcome {
-    match sim {
+pub fn run(args: &SimArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    match &args.what {
+        Sim::Run(args) => run::run(args, manner, out),
         Sim::Replay(args) => replay::run(args, manner, out),
         Sim::Shrink(args) => shrink::run(args, manner, out),
+        Sim::Merge(args) => merge::run(args, manner, out),
     }
 }

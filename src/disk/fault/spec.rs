@@ -319,6 +319,11 @@ impl FaultKind {
         }
     }
 
+    /// Whether bytes are wrong and nobody is told.
+    pub const fn is_silent(&self) -> bool {
+        !self.is_error() && !matches!(self, FaultKind::Latency(_) | FaultKind::FlushLie)
+    }
+
     /// Whether it can be kept to a range: a flush has no address.
     pub const fn takes_range(&self) -> bool {
         !matches!(self, FaultKind::FlushLie | FaultKind::FlushFail)

@@ -29,6 +29,8 @@ pub struct Strike {
 #[derive(Clone, Default, Debug)]
 pub(super) struct Strikes {
     kept: Option<Vec<Strike>>,
+    /// How many of them have been looked at.
+    seen: usize,
 }
 
 impl Strikes {
@@ -36,7 +38,14 @@ impl Strikes {
         self.kept.get_or_insert_default();
     }
 
+    pub(super) fn unseen(&mut self) -> &[Strike] {
+        let kept = self.kept.as_deref().unwrap_or_default();
+        let from = std::mem::replace(&mut self.seen, kept.len());
+        &kept[from..]
+    }
+
     pub(super) fn take(&mut self) -> Vec<Strike> {
+        self.seen = 0;
         self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
