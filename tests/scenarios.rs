@@ -62,7 +62,7 @@ fn a_file_that_is_none_is_pointed_into() {
         ("disks = 3", "disks = 99", "disks = 99: from 1 to 32"),
         ("raidlab-scenario/v1", "raidlab-scenario/v9", "at line 5, column 10"),
         ("\"flush\"", "\"flash\"", "`flash` is no operation"),
-        ("write 0+1\"", "write 0+99\"", "bad.toml:16:29: clients.ops[2], `write 0+99`: the volume has 32 sectors"),
+        ("write 0+1\"", "write 0+99\"", "bad.toml:16:31: clients.ops[2], `write 0+99`: the volume has 32 sectors"),
         ("depth = 1", "depth = 0", "bad.toml:15:1: clients.depth"),
         ("7 events after 1", "9 events after 8", "bad.toml:25:8: step 2, `9 events after 8`: there is no other step 8"),
         ("stop slot-1", "stop it", "at line 21, column 6"),
