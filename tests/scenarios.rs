@@ -59,10 +59,10 @@ fn a_file_that_is_none_is_pointed_into() {
     let at = tempfile::tempdir().expect("the temporary directory takes files");
     let table = [
         ("level = \"raid5\"", "level = \"raid7\"", "at line 9, column 1"),
-        ("disks = 3", "disks = 2", "raid5 takes 3 disks or more"),
+        ("disks = 3", "disks = 99", "disks = 99: from 1 to 32"),
         ("raidlab-scenario/v1", "raidlab-scenario/v9", "at line 5, column 10"),
         ("\"flush\"", "\"flash\"", "`flash` is no operation"),
-        ("write 0+1\"", "write 0+99\"", "bad.toml:16:29: clients.ops[2], `write 0+99`: the volume has 32 sectors"),
+        ("write 0+1\"", "write 0+99\"", "bad.toml:16:31: clients.ops[2], `write 0+99`: the volume has 32 sectors"),
         ("depth = 1", "depth = 0", "bad.toml:15:1: clients.depth"),
         ("7 events after 1", "9 events after 8", "bad.toml:25:8: step 2, `9 events after 8`: there is no other step 8"),
         ("stop slot-1", "stop it", "at line 21, column 6"),
@@ -80,7 +80,7 @@ fn a_file_that_is_none_is_pointed_into() {
         (vec!["replay", "nothing.toml"], 4, "cannot read nothing.toml"),
         (vec!["replay", "18446744073709551615"], 3, "seeds are below 2^63"),
         (vec!["replay", "7", "--faults", "flood"], 3, "faults are stop, fail"),
-        (vec!["replay", "7", "--level", "6", "--disks", "3"], 3, "raid6 takes 4 disks or more"),
+        (vec!["replay", "7", "--level", "6", "--disks", "3"], 3, "raid6 takes 4 to 64 disks, not 3"),
         (vec!["replay", "7", "--crash-points", "0"], 3, "say none, sample, every, or a number"),
         (vec!["shrink", "7", "--for", "long"], 3, "does not begin with a number"),
     ];

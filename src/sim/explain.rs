@@ -178,7 +178,7 @@ impl Focus {
 
     fn known(&self, lab: &Lab, place: Place) -> Known {
         let column = |column: &Column| {
-            let member = self.sitting(lab, column)?;
+            let member = sitting(lab, column)?;
             self.trouble(lab, column).is_none().then(|| self.bytes(lab, member, column, place))
         };
         self.stripe.columns.iter().map(column).collect()
@@ -196,14 +196,9 @@ impl Focus {
         })
     }
 
-    fn sitting<'a>(&self, lab: &'a Lab, column: &Column) -> Option<&'a Member> {
-        let members = lab.array().members();
-        members.get(members.seats()[usize::from(column.slot.0)].member?)
-    }
-
     /// Why the member of a column is of no use here.
     fn trouble(&self, lab: &Lab, column: &Column) -> Option<&'static str> {
-        let Some(member) = self.sitting(lab, column) else { return Some("absent") };
+        let Some(member) = sitting(lab, column) else { return Some("absent") };
         self.trouble_of(lab, member, column)
     }
 
@@ -227,8 +222,7 @@ impl Focus {
         Some(match column.role {
             Role::Data { index, .. } => self.value(&Some(bytes), u64::from(index)),
             Role::P | Role::Q => {
-                let same =
-                    self.sitting(lab, column).map(|other| self.bytes(lab, other, column, Place::Newest) == bytes);
+                let same = sitting(lab, column).map(|other| self.bytes(lab, other, column, Place::Newest) == bytes);
                 if same == Some(true) { "the same".to_owned() } else { "another".to_owned() }
             }
         })
@@ -275,6 +269,11 @@ impl Focus {
             _ => "too little is left to say".to_owned(),
         }
     }
+}
+
+fn sitting<'a>(lab: &'a Lab, column: &Column) -> Option<&'a Member> {
+    let members = lab.array().members();
+    members.get(members.seats()[usize::from(column.slot.0)].member?)
 }
 
 #[derive(Clone, Copy)]

@@ -29,6 +29,8 @@ pub mod life;
 mod mutant_tests;
 mod oracle;
 mod queue;
+#[cfg(test)]
+mod regressions;
 mod rng;
 pub mod scenario;
 mod shape;

@@ -102,11 +102,13 @@ impl Shrinker<'_> {
     fn run(&mut self) {
         loop {
             let before = self.best.scenario.clone();
-            self.delete_ops(8);
-            self.delete_steps();
-            self.delete_ops(1);
+            // A race that half of the operations decided is lost without them under one seed and won under another.
+            let few = self.best.scenario.clients.ops.len() / 8;
+            self.delete_ops(few.max(8), self.luck.max(LUCK / 2));
+            self.delete_steps(self.luck);
             self.simplify(simpler_crashes);
             self.simplify(simpler_arrays);
+            self.delete_ops(1, self.luck);
             self.simplify(simpler_clients);
             self.simplify(simpler_ops);
             self.simplify(simpler_steps);
@@ -149,47 +151,48 @@ impl Shrinker<'_> {
     }
 
     /// Takes operations out, in pieces from all of them down to so many at a time.
-    fn delete_ops(&mut self, least: usize) {
-        self.delete(least, |scenario| scenario.clients.ops.len(), without_ops);
+    fn delete_ops(&mut self, least: usize, luck: u64) {
+        self.delete(least, luck, |scenario| scenario.clients.ops.len(), without_ops_or_waiting);
     }
 
-    fn delete_steps(&mut self) {
-        self.delete(1, |scenario| scenario.steps.len(), without_steps);
+    fn delete_steps(&mut self, luck: u64) {
+        self.delete(1, luck, |scenario| scenario.steps.len(), |scenario, gone| vec![without_steps(scenario, gone)]);
     }
 
     /// From the end: what comes late depends on what comes early, seldom the other way round.
     fn delete(
         &mut self,
         least: usize,
+        luck: u64,
         count: fn(&Scenario) -> usize,
-        without: fn(&Scenario, Range<usize>) -> Scenario,
+        without: fn(&Scenario, Range<usize>) -> Vec<Scenario>,
     ) {
         let mut size = count(&self.best.scenario);
         while size >= least.max(1) {
             let mut end = count(&self.best.scenario);
             while end > 0 && !self.is_stopped {
                 let start = end.saturating_sub(size);
-                self.try_lucky(without(&self.best.scenario, start..end));
+                for candidate in without(&self.best.scenario, start..end) {
+                    if self.tries_lucky(candidate, luck) {
+                        break;
+                    }
+                }
                 end = start.min(count(&self.best.scenario));
             }
             size = if size > 3 { size.div_ceil(2) } else { size - 1 };
         }
     }
 
-    fn try_lucky(&mut self, candidate: Scenario) {
-        let Some(candidate) = fit(candidate) else { return };
-        if self.fails(&candidate) {
-            return;
-        }
-        for seed in 0..self.luck {
-            let lucky = with(&candidate, |scenario| {
+    /// Whether a candidate fails, under its own seed or one of a few others.
+    fn tries_lucky(&mut self, candidate: Scenario, luck: u64) -> bool {
+        let Some(candidate) = fit(candidate) else { return false };
+        let under = |seed: u64| {
+            with(&candidate, |scenario| {
                 scenario.seed = seed;
                 scenario.crash = scenario.crash.map(|point| CrashPoint { choose: seed, ..point });
-            });
-            if self.is_stopped || self.fails(&lucky) {
-                return;
-            }
-        }
+            })
+        };
+        self.fails(&candidate) || (0..luck).any(|seed| !self.is_stopped && self.fails(&under(seed)))
     }
 
     /// Tries ways to make it simpler until none helps.
@@ -214,6 +217,18 @@ fn without_ops(scenario: &Scenario, gone: Range<usize>) -> Scenario {
         }
     }
     scenario
+}
+
+/// Operations may be there only to let time pass: a rest does that, too, before the last of them.
+fn without_ops_or_waiting(scenario: &Scenario, gone: Range<usize>) -> Vec<Scenario> {
+    let mut ways = vec![without_ops(scenario, gone.clone())];
+    if gone.len() > 2 {
+        let mut waiting = without_ops(scenario, gone.start..gone.end - 1);
+        let id = scenario.steps.iter().map(|step| step.id + 1).max().unwrap_or(1);
+        waiting.steps.push(Step { id, when: When::Op(gone.start), act: Act::Rest });
+        ways.push(waiting);
+    }
+    ways
 }
 
 /// What is done while the power is off goes with its power cut; what waits for a step waits for what that waited for.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::super::{Failure, Manner, Outcome};
 use crate::block::Lba;
 use crate::raid::level::Level;
+use crate::sim::campaign::check_wish;
 use crate::sim::explain::{Line, Story, explain};
 use crate::sim::scenario::ScenarioError;
 use crate::sim::{Cuts, Effort, Harm, Promise, Report, Scenario, Verdict, Wish, draw, live};
@@ -109,18 +110,8 @@ fn seed(text: &str) -> Option<u64> {
 }
 
 fn drawn(seed: u64, wish: &Wish) -> Result<Scenario, Failure> {
-    // What is drawn for a level fits it; a number of disks that was asked for may not.
-    if let (Some(disks), Some(level)) = (wish.disks, wish.level) {
-        let shape = crate::sim::Shape::plain(level, disks);
-        shape.check().map_err(|error| Failure::usage(format!("--disks {disks}: {error}")))?;
-    } else if wish.disks.is_some() {
-        return Err(Failure::usage("--disks wants --level beside it: not every level takes every number"));
-    }
-    let scenario = draw(seed, wish);
-    match scenario.array.check() {
-        Ok(()) => Ok(scenario),
-        Err(error) => Err(Failure::usage(format!("seed {seed} has no array of that kind: {error}"))),
-    }
+    check_wish(wish).map_err(|error| Failure::usage(error.to_string()))?;
+    Ok(draw(seed, wish))
 }
 
 /// A scenario file.
