@@ -11,6 +11,8 @@ use super::Failed;
 use super::shape::METADATA;
 use super::world::Waiting;
 use super::{CacheLoss, DiskModel, Oracle, Rng, Shape, SimBank, Snapshot, World};
+use smallvec::SmallVec;
+
 use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
@@ -45,6 +47,8 @@ pub struct Lab {
     accepted: BTreeSet<Row>,
     /// Disks that have lied about a flush.
     liars: BTreeSet<DeviceId>,
+    /// Rows that were written to since their columns were last compared.
+    unchecked: BTreeSet<Row>,
 }
 
 /// A row of a stripe: what silent damage never leaves.
@@ -86,6 +90,7 @@ impl Lab {
             remarks: Vec::new(),
             accepted: BTreeSet::new(),
             liars: BTreeSet::new(),
+            unchecked: BTreeSet::new(),
         }
     }
 
@@ -159,7 +164,7 @@ impl Lab {
             || !self.liars.is_empty()
             || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let Lab { world, shape, model, disks, remarks: _, accepted, liars } = self;
+        let Lab { world, shape, model, disks, remarks: _, accepted, liars, unchecked: _ } = self;
         let (array, clients) = world.part();
         Off {
             bank: array.into_bank(),
@@ -214,6 +219,12 @@ impl Lab {
             }
             for extent in self.bank().dropped(member.device) {
                 rows.extend(rows_of(self.array(), member, *extent));
+            }
+        }
+        for extent in self.world.oracle.failed_writes() {
+            for lba in extent.range() {
+                let (index, offset) = geometry.locate(Lba(lba));
+                rows.insert((index, offset.0 % geometry.stripe(index).rows.0));
             }
         }
         for index in (0..geometry.stripes()).map(StripeIndex) {
@@ -299,43 +310,79 @@ impl Lab {
     /// Whatever can be asked of the array at any moment.
     pub fn check(&self) -> Result<(), Failed> {
         self.array().check_invariants();
-        self.columns_agree()
-    }
-
-    /// Every stripe nobody works on and no crash has left in doubt: its columns agree, on every device that claims to
-    /// hold them.
-    fn columns_agree(&self) -> Result<(), Failed> {
-        let array = self.array();
-        let geometry = array.geometry();
-        if geometry.tolerance() == 0 || array.is_failed() {
+        if !self.has_columns_to_compare() {
             return Ok(());
         }
+        let busy = self.busy_rows();
+        for index in (0..self.array().geometry().stripes()).map(StripeIndex) {
+            let stripe = self.array().geometry().stripe(index);
+            for row in 0..stripe.rows.0 {
+                if !busy.contains(&(index, row)) {
+                    self.row_agrees(index, &stripe, row)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of rows that were written to since the last time. Those that somebody works on are left for the next.
+    pub fn check_written(&mut self) -> Result<(), Failed> {
+        let Lab { world, unchecked, .. } = self;
+        let World { stack, .. } = world;
+        for device in stack.bank().inner().devices() {
+            let written = stack.bank_mut().inner_mut().take_written(device);
+            if let Some(member) = stack.members().get(device) {
+                written.into_iter().for_each(|extent| unchecked.extend(rows_of(stack, member, extent)));
+            }
+        }
+        if !self.has_columns_to_compare() {
+            self.unchecked.clear();
+            return Ok(());
+        }
+        let busy = self.busy_rows();
+        let (later, now): (BTreeSet<Row>, BTreeSet<Row>) = self.unchecked.iter().partition(|row| busy.contains(row));
+        self.unchecked = later;
+        for (index, row) in now {
+            self.row_agrees(index, &self.array().geometry().stripe(index), row)?;
+        }
+        Ok(())
+    }
+
+    fn has_columns_to_compare(&self) -> bool {
+        self.array().geometry().tolerance() > 0 && !self.array().is_failed()
+    }
+
+    /// Rows that somebody works on, or that were in doubt when the array was forced.
+    fn busy_rows(&self) -> BTreeSet<Row> {
         let mut busy = self.accepted.clone();
-        for (index, rows) in array.rows_under_way() {
+        for (index, rows) in self.array().rows_under_way() {
             busy.extend(rows.map(|row| (index, row)));
         }
-        for index in (0..geometry.stripes()).map(StripeIndex) {
-            let stripe = geometry.stripe(index);
-            let roles: Vec<Role> = stripe.columns.iter().map(|column| column.role).collect();
-            for row in 0..stripe.rows.0 {
-                if busy.contains(&(index, row))
-                    || self.is_tainted((index, row))
-                    || !array.is_trusted_at(stripe.start + Sectors(row))
-                {
-                    continue;
-                }
-                for replacements in [false, true] {
-                    let known = self.known(&stripe, row, replacements);
-                    let all = 0..known.iter().flatten().next().map_or(0, bytes::Bytes::len);
-                    let differ = if geometry.parity_count() > 0 {
-                        compare_parity(crate::parity::Kernel::current(), &roles, &known, all).is_some()
-                    } else {
-                        compare_copies(&known, all).is_some()
-                    };
-                    if differ {
-                        return Err(Failed::Disagree { stripe: index, row });
-                    }
-                }
+        busy
+    }
+
+    /// A row nobody works on and no crash has left in doubt: its columns agree, on every device that claims to hold
+    /// them.
+    fn row_agrees(&self, index: StripeIndex, stripe: &Stripe, row: u64) -> Result<(), Failed> {
+        let array = self.array();
+        if self.is_tainted((index, row)) || !array.is_trusted_at(stripe.start + Sectors(row)) {
+            return Ok(());
+        }
+        let roles: SmallVec<[Role; 8]> = stripe.columns.iter().map(|column| column.role).collect();
+        let replaced = array.members().seats().iter().any(|seat| seat.replacement.is_some());
+        for replacements in [false, true] {
+            if replacements && !replaced {
+                continue;
+            }
+            let known = self.known(stripe, row, replacements);
+            let all = 0..known.iter().flatten().next().map_or(0, bytes::Bytes::len);
+            let differ = if array.geometry().parity_count() > 0 {
+                compare_parity(crate::parity::Kernel::current(), &roles, &known, all).is_some()
+            } else {
+                compare_copies(&known, all).is_some()
+            };
+            if differ {
+                return Err(Failed::Disagree { stripe: index, row });
             }
         }
         Ok(())
@@ -351,7 +398,8 @@ impl Lab {
             let member =
                 sitting.into_iter().find(|member| member.standing(column.base, &rows) == Standing::Readable)?;
             let extent = member.on_device(column.base, &rows);
-            let there = self.bank().is_online(member.device) && !self.bank().is_unreadable(member.device, extent);
+            let answers = self.bank().is_online(member.device) && !self.bank().is_hung(member.device);
+            let there = answers && !self.bank().is_unreadable(member.device, extent);
             there.then(|| bytes::Bytes::from(self.bank().peek(member.device, extent)))
         };
         stripe.columns.iter().map(column).collect()
@@ -596,7 +644,7 @@ impl Off {
     /// Whether an array would come of the other disks, none of them behind, with every sector on them.
     pub fn can_lose(&self, device: DeviceId) -> bool {
         let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        if self.events(&others) < self.events(&self.disks) {
+        if self.events(&others) < self.events(&self.disks) || !self.accepted.is_empty() {
             return false;
         }
         let started = start(self.bank.clone(), &others, AssembleOptions::default());
@@ -650,7 +698,7 @@ impl Off {
                         world.oracle.excuse(lba);
                     }
                 }
-                Ok(Lab { world, shape, model, disks, remarks, accepted, liars })
+                Ok(Lab { world, shape, model, disks, remarks, accepted, liars, unchecked: BTreeSet::new() })
             }
             Err((bank, error)) => {
                 let bank = *bank;

@@ -180,6 +180,11 @@ fn cut(
 
 /// Assembles what a cut has left, insisting where it is dirty and degraded. `None`: too little is left, and rightly.
 pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Option<Lab>, Failed> {
+    let mut off = off;
+    // No old member alone knows that it is old (mdadm asks for --run): whoever starts it looks for the others first.
+    if off.newest_is_away() {
+        off.bring_all_back();
+    }
     let degraded = off.was_degraded();
     let (off, error) = match off.assemble(false) {
         Ok(lab) if lab.is_dirty_and_degraded() => return Err(Failed::NotRefused),
@@ -191,7 +196,7 @@ pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Op
         AssembleError::DirtyDegraded { .. } => {
             tally.forced += 1;
             match off.assemble(true) {
-                Ok(lab) => return Ok(Some(lab)),
+                Ok(lab) => return Ok(Some(given_up(lab, regime))),
                 Err(refused) => *refused,
             }
         }
@@ -213,16 +218,24 @@ pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Op
         Err(refused) if matches!(refused.1, AssembleError::DirtyDegraded { .. }) => {
             tally.forced += 1;
             match refused.0.assemble(true) {
-                Ok(lab) => Ok(Some(lab)),
+                Ok(lab) => Ok(Some(given_up(lab, regime))),
                 Err(refused) => Err(Failed::Refused(refused.1)),
             }
         }
-        Err(refused) if matches!(refused.1, AssembleError::TooFew { .. }) => {
+        Err(refused) if matches!(refused.1, AssembleError::TooFew { .. } | AssembleError::NoDevices) => {
             tally.refused += 1;
             Ok(None)
         }
         Err(refused) => Err(Failed::Refused(refused.1)),
     }
+}
+
+/// Where faults know no budget more members may be lost before what was forced is made to agree: whole rows are in doubt.
+fn given_up(mut lab: Lab, regime: Regime) -> Lab {
+    if regime == Regime::Unbudgeted {
+        lab.excuse_accepted();
+    }
+    lab
 }
 
 /// What is done with an array that comes back from a power cut.

@@ -102,6 +102,8 @@ struct Disk {
     hits: Hits,
     /// What failed flushes have lost since the last power cut.
     dropped: Vec<Extent>,
+    /// What was stored since somebody asked, if anybody does.
+    written: Option<Vec<Extent>>,
     rng: Rng,
 }
 
@@ -214,6 +216,11 @@ impl SimBank {
     /// Whether a write to `device` is under way.
     pub fn writes_inflight(&self, device: DeviceId) -> bool {
         self.inflight.iter().any(|each| each.device == device && each.request.op.is_write())
+    }
+
+    /// What was stored on `device` since the last call; nothing is kept before the first.
+    pub fn take_written(&mut self, device: DeviceId) -> Vec<Extent> {
+        self.disks[device.0 as usize].written.replace(Vec::new()).unwrap_or_default()
     }
 
     /// Sectors that failed flushes of `device` have lost since the last power cut.
@@ -332,6 +339,7 @@ impl Disk {
             submitted: 0,
             hits: Hits::default(),
             dropped: Vec::new(),
+            written: None,
             rng,
         }
     }
@@ -466,6 +474,9 @@ impl Disk {
     }
 
     fn store(&mut self, write: Cached, durability: Durability) {
+        if let Some(written) = &mut self.written {
+            written.push(write.extent);
+        }
         self.forgive(write.extent);
         let later = self.cache.partition_point(|cached| cached.effect <= write.effect);
         match durability {

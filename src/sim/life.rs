@@ -232,6 +232,8 @@ struct Life<'a> {
 
 /// Lines of its story a finding carries.
 const TOLD_MAX: usize = 40;
+/// After so many events the columns of all rows are compared, not only of those written to.
+const CHECK_ALL: u64 = 256;
 /// Virtual time in which everything must be well again, when faults have stopped.
 const LIVENESS: Duration = Duration::from_secs(120);
 /// What has been quiet for so long is at rest: the array's own timers are shorter.
@@ -360,9 +362,11 @@ impl<'a> Life<'a> {
                 return Err(failure.into());
             }
         };
-        let lab = self.lab();
+        let lab = self.lab_mut();
         lab.array().check_invariants();
-        if lab.world.events().is_multiple_of(4) {
+        lab.check_written()?;
+        let lab = self.lab();
+        if lab.world.events().is_multiple_of(CHECK_ALL) {
             lab.check()?;
         }
         let budgeted = self.scenario.regime == Regime::Budgeted && self.report.promise == Promise::Detected;

@@ -92,6 +92,8 @@ pub struct Oracle {
     open: Vec<u64>,
     inflight: BTreeMap<OpId, InFlight>,
     failed: BTreeSet<OpId>,
+    /// Where writes have failed since the last crash.
+    failed_at: Vec<Extent>,
     clock: u64,
     crashes: u32,
     /// The latest beginning of a flush that succeeded: writes acknowledged before it are durable.
@@ -156,6 +158,7 @@ impl Oracle {
             open: Vec::new(),
             inflight: BTreeMap::new(),
             failed: BTreeSet::new(),
+            failed_at: Vec::new(),
             clock: 0,
             crashes: 0,
             flushed_before: 1,
@@ -191,6 +194,11 @@ impl Oracle {
     /// Operations submitted and not completed.
     pub fn inflight(&self) -> usize {
         self.inflight.len()
+    }
+
+    /// Where writes have failed since the last crash: they may have happened in part.
+    pub fn failed_writes(&self) -> &[Extent] {
+        &self.failed_at
     }
 
     /// Crashes so far.
@@ -247,6 +255,7 @@ impl Oracle {
         let (Kind::Write(_), extent) = self.returned(op) else { panic!("{op:?} is not a write") };
         let now = self.clock;
         self.failed.insert(op);
+        self.failed_at.push(extent);
         self.change_versions(op, extent, |version| version.done_by = version.done_by.min(now));
         self.judge_error(op, extent, error, earned)
     }
@@ -331,6 +340,7 @@ impl Oracle {
         self.clock += 1;
         self.crashes += 1;
         self.inflight.clear();
+        self.failed_at.clear();
         let (now, flushed_before) = (self.clock, self.flushed_before);
         self.close_sectors(|sector| sector.crash(now, flushed_before));
     }
