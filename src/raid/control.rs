@@ -447,8 +447,12 @@ impl Control {
         }
     }
 
-    /// Recovery wrote these member data sectors of a device.
+    /// Recovery wrote these member data sectors of a device, or recorded them as bad: an array that has failed records
+    /// nothing any more, so there they stay stale.
     pub(super) fn recovered(&mut self, device: DeviceId, data: Range<u64>) {
+        if self.mode == Mode::Failed {
+            return;
+        }
         if let Some(member) = self.members.get_mut(device) {
             member.stale.remove(data);
         }

@@ -467,13 +467,20 @@ fn taint(array: &SimArray, oracle: &mut Oracle, device: DeviceId, extent: Extent
     }
 }
 
-/// Tells the oracle what silent faults have touched since the last time.
+/// Tells the oracle what silent faults have touched since the last time, and what could not be read: a write may have
+/// mended that by the time the error arrives.
 fn account(array: &mut SimArray, oracle: &mut Oracle) {
     for strike in array.bank_mut().unseen_strikes().to_vec() {
         if strike.kind.is_silent() {
             for extent in strike.extents {
                 taint(array, oracle, strike.device, extent);
             }
+        }
+    }
+    for (device, extent) in array.bank_mut().inner_mut().take_unreadable() {
+        let Some(member) = array.members().get(device) else { continue };
+        for row in rows_of(array, member, extent) {
+            sectors_of(array, row).filter(|lba| earned(array, *lba)).for_each(|lba| oracle.was_lost(lba));
         }
     }
 }
@@ -592,6 +599,12 @@ impl Off {
         for disk in &self.disks {
             self.bank.inner_mut().bring_back(*disk);
         }
+    }
+
+    /// Whether the disk is among the freshest, and others are as fresh.
+    pub fn has_equals(&self, device: DeviceId) -> bool {
+        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        self.events(&others) >= self.events(&self.disks)
     }
 
     /// Whether nothing is wrong with a disk, as far as it is not on its medium.

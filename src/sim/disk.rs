@@ -102,6 +102,8 @@ struct Disk {
     hits: Hits,
     /// What failed flushes have lost since the last power cut.
     dropped: Vec<Extent>,
+    /// Reads that met unreadable sectors since somebody asked.
+    met_unreadable: Vec<Extent>,
     /// What was stored since somebody asked, if anybody does.
     written: Option<Vec<Extent>>,
     rng: Rng,
@@ -216,6 +218,15 @@ impl SimBank {
     /// Whether a write to `device` is under way.
     pub fn writes_inflight(&self, device: DeviceId) -> bool {
         self.inflight.iter().any(|each| each.device == device && each.request.op.is_write())
+    }
+
+    /// Reads that have met unreadable sectors since the last call.
+    pub fn take_unreadable(&mut self) -> Vec<(DeviceId, Extent)> {
+        let met = |(at, disk): (usize, &mut Disk)| {
+            let device = DeviceId(at as u32);
+            std::mem::take(&mut disk.met_unreadable).into_iter().map(move |extent| (device, extent))
+        };
+        self.disks.iter_mut().enumerate().flat_map(met).collect()
     }
 
     /// What was stored on `device` since the last call; nothing is kept before the first.
@@ -339,6 +350,7 @@ impl Disk {
             submitted: 0,
             hits: Hits::default(),
             dropped: Vec::new(),
+            met_unreadable: Vec::new(),
             written: None,
             rng,
         }
@@ -382,6 +394,7 @@ impl Disk {
         let durability = match &mut inflight.request.op {
             Op::Read(_) if self.is_unreadable(extent) => {
                 self.hits.unreadable += 1;
+                self.met_unreadable.push(extent);
                 return Err(IoError::Medium);
             }
             Op::Read(buf) => {

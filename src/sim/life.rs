@@ -756,6 +756,8 @@ impl<'a> Life<'a> {
                 None => return Done::Nothing,
             },
             Act::RotSuperblock(target) => match there(target) {
+                // What is older would be taken for the truth, and nobody could tell.
+                Some(device) if !off.has_equals(device) => return Done::HeldBack,
                 Some(device) if budgeted && !off.can_lose(device) => return Done::HeldBack,
                 Some(device) => off.rot_superblock(device),
                 None => return Done::Nothing,

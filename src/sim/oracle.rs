@@ -94,6 +94,8 @@ pub struct Oracle {
     failed: BTreeSet<OpId>,
     /// Where writes have failed since the last crash.
     failed_at: Vec<Extent>,
+    /// Sectors that could not be had for a moment, and when that was last.
+    lost_at: BTreeMap<u64, u64>,
     clock: u64,
     crashes: u32,
     /// The latest beginning of a flush that succeeded: writes acknowledged before it are durable.
@@ -159,6 +161,7 @@ impl Oracle {
             inflight: BTreeMap::new(),
             failed: BTreeSet::new(),
             failed_at: Vec::new(),
+            lost_at: BTreeMap::new(),
             clock: 0,
             crashes: 0,
             flushed_before: 1,
@@ -194,6 +197,11 @@ impl Oracle {
     /// Operations submitted and not completed.
     pub fn inflight(&self) -> usize {
         self.inflight.len()
+    }
+
+    /// At this moment too little of `lba` could be read: operations under way may fail for it.
+    pub fn was_lost(&mut self, lba: Lba) {
+        self.lost_at.insert(lba.0, self.clock);
     }
 
     /// Where writes have failed since the last crash: they may have happened in part.
@@ -397,7 +405,8 @@ impl Oracle {
         error: IoError,
         earned: impl Fn(Lba) -> bool,
     ) -> Result<(), Box<Violation>> {
-        if extent.range().any(|lba| earned(Lba(lba))) {
+        let was_lost = |lba| self.lost_at.get(&lba).is_some_and(|at| *at >= op.0);
+        if extent.range().any(|lba| earned(Lba(lba)) || was_lost(lba)) {
             return Ok(());
         }
         let (lba, got) = (extent.start, Got::Error(error));
