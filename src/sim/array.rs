@@ -24,7 +24,7 @@ use crate::raid::geometry::{Column, Role, Slot, Stripe, StripeIndex};
 use crate::raid::manage::ManageError;
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::set::SlotSet;
-use crate::raid::superblock::MemberRole;
+use crate::raid::superblock::{MemberRole, Superblock};
 use crate::raid::sync::SyncOptions;
 
 /// The array under test: over disks that can have every fault.
@@ -241,6 +241,23 @@ impl Lab {
     /// `device` lies about flushes: what a power cut takes from its cache then is silent damage.
     pub fn will_lie(&mut self, device: DeviceId) {
         self.liars.insert(device);
+    }
+
+    /// Tells the oracle which sectors that are asked for cannot be had at this moment: the error may arrive when they can.
+    pub fn note_losses(&mut self) {
+        let World { stack, oracle, .. } = &mut self.world;
+        let unreadable = |member: &Member| {
+            let data = Extent::new(member.data_offset(), self.shape.member);
+            !member.bad.is_empty() || stack.bank().inner().is_unreadable(member.device, data)
+        };
+        let whole = stack.degraded().is_empty() && !stack.members().iter().any(unreadable);
+        if whole && !self.disks.iter().any(|disk| may_fail(stack, *disk)) {
+            return;
+        }
+        let asked: BTreeSet<u64> = oracle.asked().flat_map(Extent::range).collect();
+        for lba in asked.into_iter().map(Lba).filter(|lba| earned(stack, *lba)) {
+            oracle.was_lost(lba);
+        }
     }
 
     /// Whether every slot has a member that holds all it should.
@@ -604,7 +621,7 @@ impl Off {
     /// Whether the disk is among the freshest, and others are as fresh.
     pub fn has_equals(&self, device: DeviceId) -> bool {
         let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        self.events(&others) >= self.events(&self.disks)
+        self.in_sync_events(&others) >= self.in_sync_events(&self.disks)
     }
 
     /// Whether nothing is wrong with a disk, as far as it is not on its medium.
@@ -657,7 +674,7 @@ impl Off {
     /// Whether an array would come of the other disks, none of them behind, with every sector on them.
     pub fn can_lose(&self, device: DeviceId) -> bool {
         let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        if self.events(&others) < self.events(&self.disks) || !self.accepted.is_empty() {
+        if self.in_sync_events(&others) < self.in_sync_events(&self.disks) || !self.accepted.is_empty() {
             return false;
         }
         let started = start(self.bank.clone(), &others, AssembleOptions::default());
@@ -682,6 +699,15 @@ impl Off {
         let (here, away): (Vec<DeviceId>, Vec<DeviceId>) =
             self.disks.iter().partition(|disk| self.bank().is_online(**disk));
         self.events(&here) < self.events(&away)
+    }
+
+    /// The freshest count of events on those of these disks that hold all they should.
+    fn in_sync_events(&self, disks: &[DeviceId]) -> u64 {
+        let members =
+            disks.iter().filter_map(|disk| candidate(self.bank(), *disk)).map(|candidate| candidate.superblock);
+        let in_sync =
+            |superblock: &Superblock| matches!(superblock.role(), MemberRole::Slot(_)) && superblock.recovery.is_none();
+        members.filter(in_sync).map(|superblock| superblock.events).max().unwrap_or(0)
     }
 
     /// The freshest count of events on these disks.

@@ -179,54 +179,41 @@ fn cut(
 }
 
 /// Assembles what a cut has left, insisting where it is dirty and degraded. `None`: too little is left, and rightly.
-pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Option<Lab>, Failed> {
-    let mut off = off;
+pub(super) fn power_on(mut off: Off, regime: Regime, tally: &mut Tally) -> Result<Option<Lab>, Failed> {
     // No old member alone knows that it is old (mdadm asks for --run): whoever starts it looks for the others first.
-    if off.newest_is_away() {
+    let mut all_plugged_in = off.newest_is_away();
+    if all_plugged_in {
         off.bring_all_back();
     }
-    let degraded = off.was_degraded();
-    let (off, error) = match off.assemble(false) {
-        Ok(lab) if lab.is_dirty_and_degraded() => return Err(Failed::NotRefused),
-        Ok(lab) => return Ok(Some(lab)),
-        Err(refused) => *refused,
-    };
-    let (mut off, error) = match error {
-        AssembleError::DirtyDegraded { .. } if !degraded => return Err(Failed::RefusedForNothing(error)),
-        AssembleError::DirtyDegraded { .. } => {
-            tally.forced += 1;
-            match off.assemble(true) {
-                Ok(lab) => return Ok(Some(given_up(lab, regime))),
-                Err(refused) => *refused,
+    let mut force = false;
+    loop {
+        let degraded = off.was_degraded();
+        let (refused, error) = match off.assemble(force) {
+            Ok(lab) if force => return Ok(Some(given_up(lab, regime))),
+            Ok(lab) if lab.is_dirty_and_degraded() => return Err(Failed::NotRefused),
+            Ok(lab) => return Ok(Some(lab)),
+            Err(refused) => *refused,
+        };
+        off = refused;
+        match error {
+            AssembleError::DirtyDegraded { .. } if !degraded => return Err(Failed::RefusedForNothing(error)),
+            AssembleError::DirtyDegraded { .. } if !force => {
+                tally.forced += 1;
+                force = true;
             }
-        }
-        // Two devices with one identity: a copy of a disk was put in, and is taken out again.
-        AssembleError::SameMember { .. } if off.has_copies() => {
-            let mut off = off;
-            off.take_copies_out();
-            return power_on(off, regime, tally);
-        }
-        error => (off, error),
-    };
-    if regime == Regime::Budgeted {
-        return Err(Failed::Refused(error));
-    }
-    // Whoever is in charge plugs everything in again before giving up.
-    off.bring_all_back();
-    match off.assemble(false) {
-        Ok(lab) => Ok(Some(lab)),
-        Err(refused) if matches!(refused.1, AssembleError::DirtyDegraded { .. }) => {
-            tally.forced += 1;
-            match refused.0.assemble(true) {
-                Ok(lab) => Ok(Some(given_up(lab, regime))),
-                Err(refused) => Err(Failed::Refused(refused.1)),
+            // Two devices with one identity: a copy of a disk was put in, and is taken out again.
+            AssembleError::SameMember { .. } if off.has_copies() => off.take_copies_out(),
+            // Whoever is in charge plugs everything in again before giving up.
+            AssembleError::TooFew { .. } | AssembleError::NoDevices if regime == Regime::Unbudgeted => {
+                if all_plugged_in {
+                    tally.refused += 1;
+                    return Ok(None);
+                }
+                all_plugged_in = true;
+                off.bring_all_back();
             }
+            error => return Err(Failed::Refused(error)),
         }
-        Err(refused) if matches!(refused.1, AssembleError::TooFew { .. } | AssembleError::NoDevices) => {
-            tally.refused += 1;
-            Ok(None)
-        }
-        Err(refused) => Err(Failed::Refused(refused.1)),
     }
 }
 

@@ -234,6 +234,8 @@ struct Life<'a> {
 const TOLD_MAX: usize = 40;
 /// After so many events the columns of all rows are compared, not only of those written to.
 const CHECK_ALL: u64 = 256;
+/// After so many events what cannot be had is noted for the operations under way.
+const NOTE_LOSSES: u64 = 4;
 /// Virtual time in which everything must be well again, when faults have stopped.
 const LIVENESS: Duration = Duration::from_secs(120);
 /// What has been quiet for so long is at rest: the array's own timers are shorter.
@@ -362,7 +364,11 @@ impl<'a> Life<'a> {
                 return Err(failure.into());
             }
         };
+        let unbudgeted = self.scenario.regime == Regime::Unbudgeted;
         let lab = self.lab_mut();
+        if unbudgeted && lab.world.events().is_multiple_of(NOTE_LOSSES) {
+            lab.note_losses();
+        }
         lab.array().check_invariants();
         lab.check_written()?;
         let lab = self.lab();
@@ -657,6 +663,9 @@ impl<'a> Life<'a> {
             }
             Some(Pause::Stopping(index)) if self.lab().array().is_stopped() => {
                 self.pause = None;
+                if self.lab().array().is_failed() {
+                    return self.cut_power(index, CacheLoss::KeepAll);
+                }
                 self.start_again(index)
             }
             _ => Ok(()),

@@ -199,6 +199,11 @@ impl Oracle {
         self.inflight.len()
     }
 
+    /// What the operations under way are about.
+    pub fn asked(&self) -> impl Iterator<Item = Extent> + '_ {
+        self.inflight.values().map(|inflight| inflight.extent)
+    }
+
     /// At this moment too little of `lba` could be read: operations under way may fail for it.
     pub fn was_lost(&mut self, lba: Lba) {
         self.lost_at.insert(lba.0, self.clock);
