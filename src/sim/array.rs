@@ -405,7 +405,7 @@ impl Lab {
         Ok(())
     }
 
-    fn known(&self, stripe: &Stripe, row: u64, replacements: bool) -> Known {
+    pub(super) fn known(&self, stripe: &Stripe, row: u64, replacements: bool) -> Known {
         let column = |column: &Column| {
             let mut sitting: Vec<&Member> = self.array().members().in_slot(column.slot).collect();
             if replacements {
@@ -731,7 +731,7 @@ impl Off {
                 }
                 let mut world = clients.join(array);
                 world.wake();
-                if remarks.contains(&Remark::ForcedClean) {
+                if force && remarks.contains(&Remark::ForcedClean) {
                     accepted.extend(&in_doubt);
                     for lba in sectors_without_member(&world.stack, &in_doubt) {
                         world.oracle.excuse(lba);

@@ -245,7 +245,11 @@ impl Teller {
             7 => self.return_home(at),
             8 => self.replacement(at),
             9 => {
-                let act = if self.rng.chance(60) { Act::Check } else { Act::Repair };
+                let act = match self.rng.below(5) {
+                    0..3 => Act::Check,
+                    3 => Act::Repair { trust_data: false },
+                    _ => Act::Repair { trust_data: true },
+                };
                 let id = self.step(When::Op(at), act);
                 let events = self.rng.below(60);
                 self.harm(When::After(events, id));

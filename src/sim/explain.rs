@@ -114,7 +114,8 @@ impl Focus {
             Failed::World(Failure::Wrong(violation)) => Some(Focus::at(scenario, violation.lba)),
             Failed::Disagree { stripe, row }
             | Failed::Mismatch { stripe, row }
-            | Failed::Overlooked { stripe, row } => {
+            | Failed::Overlooked { stripe, row }
+            | Failed::MendedWrong { stripe, row } => {
                 let geometry = scenario.array.geometry();
                 Some(Focus { index: *stripe, stripe: geometry.stripe(*stripe), row: *row, lba: None })
             }

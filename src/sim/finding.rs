@@ -43,6 +43,13 @@ pub enum Failed {
         /// Which row of its chunks.
         row: u64,
     },
+    /// A repair changed what it had not located.
+    MendedWrong {
+        /// Where.
+        stripe: StripeIndex,
+        /// Which row of its chunks.
+        row: u64,
+    },
     /// The array failed, though enough members were left.
     ArrayFailed,
     /// A broken invariant.
@@ -92,6 +99,7 @@ impl Failed {
             Failed::IdleSpare(_) => other("idle spare"),
             Failed::Mismatch { .. } => other("mismatch"),
             Failed::Overlooked { .. } => other("mismatch overlooked"),
+            Failed::MendedWrong { .. } => other("mended wrong"),
             Failed::ArrayFailed => other("array failed"),
             // Numbers differ from run to run of a shrinking scenario.
             Failed::Panicked(message) => {
@@ -126,6 +134,13 @@ impl fmt::Display for Failed {
             Failed::Mismatch { stripe, row } => write!(f, "check finds a mismatch in stripe {}, row {row}", stripe.0),
             Failed::Overlooked { stripe, row } => {
                 write!(f, "check overlooks that stripe {} disagrees in row {row}", stripe.0)
+            }
+            Failed::MendedWrong { stripe, row } => {
+                write!(
+                    f,
+                    "repair changes row {row} of stripe {} otherwise than to mend the one column that is wrong",
+                    stripe.0
+                )
             }
             Failed::ArrayFailed => f.write_str("the array failed, though enough members were left"),
             Failed::Panicked(message) => write!(f, "panic: {message}"),

@@ -629,7 +629,7 @@ impl<'a> Life<'a> {
         match act {
             Act::Add => return managed(lab.add_disk().is_ok()),
             Act::Check => lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end),
-            Act::Repair => lab.array_mut().start_scrub(Scrub::Repair { trust_data: false }, Lba(0)..end),
+            Act::Repair { trust_data } => lab.array_mut().start_scrub(Scrub::Repair { trust_data }, Lba(0)..end),
             Act::Freeze => lab.array_mut().set_sync_options(SyncOptions { frozen: true, ..SyncOptions::UNLIMITED }),
             Act::Thaw => lab.array_mut().set_sync_options(SyncOptions::UNLIMITED),
             other => unreachable!("{other} has a target, or pauses clients"),
@@ -920,7 +920,7 @@ impl Act {
             | Act::Swap(target, _) => Some(target),
             Act::Add
             | Act::Check
-            | Act::Repair
+            | Act::Repair { .. }
             | Act::Freeze
             | Act::Thaw
             | Act::Rest

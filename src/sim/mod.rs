@@ -25,6 +25,7 @@ pub mod draw;
 pub mod explain;
 mod finding;
 pub mod life;
+mod mending;
 #[cfg(all(test, feature = "mutants"))]
 mod mutant_tests;
 mod oracle;

@@ -203,8 +203,12 @@ pub enum Act {
     Replace(Target),
     /// `check`: everything is compared.
     Check,
-    /// `repair`: everything is compared and mended where it is known who is wrong.
-    Repair,
+    /// `repair`: everything is compared and mended where it is known who is wrong. `repair trust-data`: where it is not,
+    /// parity is encoded anew, or the first copy copied, as md does.
+    Repair {
+        /// Data is taken for right.
+        trust_data: bool,
+    },
     /// `freeze`: background work pauses.
     Freeze,
     /// `thaw`: it goes on.

@@ -48,9 +48,7 @@ pub struct Sofar {
 
 /// Shrinks a finding. `go_on` is asked before each try, and says no when the time is up.
 pub fn shrink(finding: &Finding, go_on: &mut dyn FnMut(Sofar) -> bool) -> Shrunk {
-    let reason = finding.failed.reason();
-    let events_max = 20_000 + 2 * finding.event;
-    shrink_by(finding, &mut |candidate| fails_again(candidate, &reason, events_max), go_on)
+    shrink_by(finding, &mut fails_again(finding), go_on)
 }
 
 /// Shrinks a finding as long as `judge` finds the same in what is left; what it finds may end sooner than what it was
@@ -68,8 +66,14 @@ pub fn shrink_by(
     Shrunk { after: best.scenario.length(), finding: best, tried, before, is_minimal: !is_stopped }
 }
 
-/// Lives a candidate: the finding, if it fails for this reason.
-fn fails_again(candidate: &Scenario, reason: &Reason, events_max: u64) -> Option<Finding> {
+/// Lives candidates: a finding, if one fails for the reason of `finding`.
+pub fn fails_again(finding: &Finding) -> impl FnMut(&Scenario) -> Option<Finding> + use<> {
+    let reason = finding.failed.reason();
+    let events_max = 20_000 + 2 * finding.event;
+    move |candidate| fails_for(candidate, &reason, events_max)
+}
+
+fn fails_for(candidate: &Scenario, reason: &Reason, events_max: u64) -> Option<Finding> {
     let lived = |scenario: &Scenario, cuts| match live(scenario, Effort { cuts, events_max, ..Effort::PLAIN }).1 {
         Verdict::Finding(finding) if finding.failed.reason() == *reason => Some(*finding),
         _ => None,
@@ -595,7 +599,7 @@ impl Act {
             Act::RotSuperblock(target) => Act::RotSuperblock(other(target)),
             act @ (Act::Add
             | Act::Check
-            | Act::Repair
+            | Act::Repair { .. }
             | Act::Freeze
             | Act::Thaw
             | Act::Rest
@@ -736,13 +740,16 @@ mod tests {
             step(1, When::Op(2), Act::Restart),
             step(2, When::Off(1), Act::RotSuperblock(Target::Slot(1))),
             step(3, When::After(4, 2), Act::Check),
-            step(4, When::After(9, 3), Act::Repair),
+            step(4, When::After(9, 3), Act::Repair { trust_data: false }),
         ];
         assert_eq!(
             without_steps(&scenario, 0..1).steps,
-            [step(3, When::Op(2), Act::Check), step(4, When::After(9, 3), Act::Repair)]
+            [step(3, When::Op(2), Act::Check), step(4, When::After(9, 3), Act::Repair { trust_data: false })]
         );
-        assert_eq!(without_steps(&scenario, 2..3).steps[2], step(4, When::After(4, 2), Act::Repair));
+        assert_eq!(
+            without_steps(&scenario, 2..3).steps[2],
+            step(4, When::After(4, 2), Act::Repair { trust_data: false })
+        );
         scenario.steps[0].when = When::After(1, 4);
         assert!(without_steps(&scenario, 0..1).check().is_ok(), "steps in a ring");
     }

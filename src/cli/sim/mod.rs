@@ -2,6 +2,8 @@
 
 mod corpus;
 mod merge;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod replay;
 mod run;
 mod shrink;
@@ -30,6 +32,10 @@ enum Sim {
     Shrink(shrink::ShrinkArgs),
     /// Put the results of shards together
     Merge(merge::MergeArgs),
+    /// Find known bugs, put back one at a time
+    #[cfg(feature = "mutants")]
+    #[command(hide = true)]
+    Mutants(mutants::MutantsArgs),
 }
 
 /// Runs `sim`.
@@ -39,5 +45,7 @@ pub fn run(args: &SimArgs, manner: Manner, out: &mut impl Write) -> Outcome {
         Sim::Replay(args) => replay::run(args, manner, out),
         Sim::Shrink(args) => shrink::run(args, manner, out),
         Sim::Merge(args) => merge::run(args, manner, out),
+        #[cfg(feature = "mutants")]
+        Sim::Mutants(args) => mutants::run(args, manner, out),
     }
 }

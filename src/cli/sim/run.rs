@@ -80,7 +80,7 @@ const TIME: Duration = Duration::from_secs(60);
 
 /// Where the power of copies is cut, as it is typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum CrashPoints {
+pub(super) enum CrashPoints {
     Sample,
     Every,
     Nth(u64),
@@ -115,7 +115,7 @@ impl fmt::Display for CrashPoints {
 }
 
 impl CrashPoints {
-    fn effort(self) -> Effort {
+    pub(super) fn effort(self) -> Effort {
         match self {
             CrashPoints::Sample => Effort::SAMPLE,
             CrashPoints::Every => Effort::FULL,
