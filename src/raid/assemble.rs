@@ -619,9 +619,12 @@ fn rows_of(geometry: &Geometry, parts: impl Iterator<Item = Range<u64>>, slot: S
 fn refill_replacements(members: &mut Members, geometry: &Geometry, untrusted: &RangeSet<u64>) {
     for member in members.iter_mut() {
         if let Place::Replacement(slot) = member.place {
+            let recorded = member.superblock.recovery;
             let mut stale = std::mem::take(&mut member.stale);
             stale.extend(rows_of(geometry, untrusted.iter().cloned(), slot, 0));
             member.begin_filling(stale, false);
+            // A crash between the update that calls the array clean and the one that says this would leave it as it is.
+            member.overstated = member.superblock.recovery != recorded;
         }
     }
 }

@@ -222,9 +222,10 @@ impl Control {
         control
     }
 
-    /// Members whose superblocks are older than the freshest.
+    /// Members whose superblocks are older than the freshest, or say that they hold more than they do.
     fn behind(&self) -> Vec<DeviceId> {
-        let behind = self.members.iter().filter(|member| member.serves() && member.superblock.events < self.events);
+        let is_behind = |member: &&Member| member.superblock.events < self.events || member.overstated;
+        let behind = self.members.iter().filter(|member| member.serves() && is_behind(member));
         behind.map(|member| member.device).collect()
     }
 
@@ -621,6 +622,8 @@ impl Control {
         let events = wanted.superblocks.then_some(self.events);
         let resynced_to = self.resynced_to(wanted.flush);
         let resync = match resynced_to {
+            // It says what the freshest superblocks say, or a crash would leave one that is clean among dirty ones.
+            _ if only.is_some() => self.freshest_resync(),
             _ if self.active => ResyncOffset::From(Sectors::ZERO),
             Some(_) if mutant::is_on(Mutant::CleanBeforeResynced) => ResyncOffset::InSync,
             Some(from) => ResyncOffset::From(Sectors(from)),
@@ -644,6 +647,12 @@ impl Control {
             }
         }
         self.advance();
+    }
+
+    /// From where on redundancy is in doubt, as the freshest superblocks have it.
+    fn freshest_resync(&self) -> ResyncOffset {
+        let freshest = self.members.iter().max_by_key(|member| member.superblock.events);
+        freshest.expect("an array has members").superblock.resync
     }
 
     /// From where on redundancy is in doubt, as the superblocks may say it: without a flush, nothing better than they
@@ -777,7 +786,9 @@ impl Control {
             }
             let superblock = self.superblock_of(device, &roles);
             let (at, bytes) = (superblock.super_offset, superblock.encode());
-            self.members.get_mut(device).expect("it was just listed").superblock = Arc::new(superblock);
+            let member = self.members.get_mut(device).expect("it was just listed");
+            member.superblock = Arc::new(superblock);
+            member.overstated = false;
             self.emit_write(device, at, &bytes);
         }
     }

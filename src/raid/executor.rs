@@ -43,6 +43,10 @@ impl<B: Bank> Array<B> {
             && band.exclusive
             && !self.control.is_read_only()
             && self.geometry.tolerance() > 0;
+        if settle && self.control.is_failed() {
+            // Copies that are gone cannot be made equal, nor put on record as gone: they may come back.
+            return self.finish(key, Err(IoError::Offline));
+        }
         let intent = if settle { Intent::Resync } else { band.intent };
         let prefer = if health.trusted { self.balanced(band) } else { Prefer::First };
         match plan::plan(&roles, &health, prefer, intent) {
@@ -773,7 +777,8 @@ impl<B: Bank> Array<B> {
                 self.waiting.push((epoch, Waiter::Record(key)));
             }
             None => {
-                let result = band.result;
+                let unsettled = band.settle && self.control.is_failed();
+                let result = if unsettled { Err(IoError::Offline) } else { band.result };
                 self.finish(key, result);
             }
         }
@@ -787,7 +792,7 @@ impl<B: Bank> Array<B> {
             return;
         }
         let band = &self.bands[key];
-        let lost = self.control.is_failed() && matches!(band.intent, Intent::Write(_));
+        let lost = self.control.is_failed() && (matches!(band.intent, Intent::Write(_)) || band.settle);
         let result = if lost { Err(IoError::Offline) } else { band.result };
         if lost {
             self.bank.mark(Mark::WriteUnrecorded);

@@ -55,6 +55,8 @@ pub struct Member {
     pub by_bitmap: bool,
     /// It is on its way to hold all it should.
     pub filling: bool,
+    /// The superblock on it says that it holds more than it does: that is put right before anything else is written.
+    pub overstated: bool,
     /// It has no bitmap of the array yet: all of it is written before its superblock counts.
     pub joining: bool,
     /// What went wrong on it.
@@ -75,6 +77,7 @@ impl Member {
             stale: RangeSet::new(),
             by_bitmap: false,
             filling: false,
+            overstated: false,
             joining: false,
             errors: ErrorCounts::default(),
         }

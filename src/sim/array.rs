@@ -7,12 +7,12 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::Failed;
 use super::shape::METADATA;
 use super::world::Waiting;
-use super::{CacheLoss, DiskModel, Oracle, Rng, Shape, SimBank, Snapshot, World};
-use smallvec::SmallVec;
-
+use super::{CacheLoss, Choose, DiskModel, Oracle, Shape, SimBank, Snapshot, Trace, World};
 use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
@@ -158,11 +158,7 @@ impl Lab {
 
     /// Switches off what was stopped. `dark`: members may be missing when the power is back.
     pub fn switch_off(self, dark: bool) -> Off {
-        let degraded = dark
-            || !self.is_whole()
-            || self.array().is_recording()
-            || !self.liars.is_empty()
-            || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
+        let degraded = dark || self.may_be_missing();
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
         let Lab { world, shape, model, disks, remarks: _, accepted, liars, unchecked: _ } = self;
         let (array, clients) = world.part();
@@ -180,9 +176,28 @@ impl Lab {
         }
     }
 
+    /// Whether a member may be missing when the power is back.
+    fn may_be_missing(&self) -> bool {
+        !self.is_whole()
+            || self.array().is_recording()
+            || !self.liars.is_empty()
+            || self.disks.iter().any(|disk| !self.bank().is_online(*disk))
+    }
+
+    /// A hash of what decides, beside what is left on the disks, what may come of a power cut now: if that is the same,
+    /// so is all that follows, but for the time it takes. Of one life.
+    pub fn doubts(&self) -> u64 {
+        let mut hash = Trace::default();
+        let degraded = self.may_be_missing();
+        hash.note_all([self.world.inflight() as u64, self.world.oracle.excused() as u64, u64::from(degraded)]);
+        let rows = if degraded { self.rows_in_doubt() } else { self.accepted.clone() };
+        rows.into_iter().for_each(|(index, row)| hash.note_all([index.0, row]));
+        hash.0
+    }
+
     /// Cuts the power: requests under way are gone, and of what caches held `choose` decides. `dark`: members may be
     /// missing when the power is back.
-    pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut Rng) -> Off {
+    pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut impl Choose) -> Off {
         for liar in self.liars.clone() {
             for extent in self.bank().unsettled(liar) {
                 let World { stack, oracle, .. } = &mut self.world;
@@ -263,6 +278,11 @@ impl Lab {
     /// Whether every slot has a member that holds all it should.
     pub fn is_whole(&self) -> bool {
         self.array().degraded().is_empty()
+    }
+
+    /// Whether nothing is under way, and nothing waits to be recovered.
+    pub fn is_at_rest(&self) -> bool {
+        self.world.inflight() == 0 && self.array().is_quiet() && !self.array().is_syncing()
     }
 
     /// Disks that have lied about a flush.

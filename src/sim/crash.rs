@@ -14,7 +14,7 @@ use super::explain::{assembled_words, event_words, slots_words};
 use super::life::{Copied, Watch};
 use super::mending::Unmended;
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
-use super::{CacheLoss, ClientOp, Failed, Failure, Mix, Rng, Trace};
+use super::{CacheLoss, Choose, ClientOp, Failed, Failure, Mix, Odometer, Rng, Trace};
 use crate::block::{Bank, Extent, Lba, Marks, Sectors};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
@@ -44,6 +44,8 @@ pub struct Tally {
     pub refused: u64,
     /// Views with more members lost that were read.
     pub views: u64,
+    /// Second cuts that came when nothing was left to recover.
+    pub late: u64,
     /// Rare branches the copies have taken.
     pub marks: Marks,
     /// Hash of all that happened in copies.
@@ -56,6 +58,7 @@ impl AddAssign for Tally {
         self.forced += other.forced;
         self.refused += other.refused;
         self.views += other.views;
+        self.late += other.late;
         self.marks.merge(other.marks);
         self.trace.note(other.trace.0);
     }
@@ -69,7 +72,7 @@ impl CrashPoint {
         let then = [Aftermath::Recover, Aftermath::Read, Aftermath::Lose, Aftermath::Write][rng.below(4) as usize];
         let again = Again { events: rng.below(60), loss: CacheLoss::ALL[rng.below(5) as usize] };
         let (back, twice, choose) = (rng.chance(50), rng.chance(20), rng.draw() >> 1);
-        CrashPoint { event, loss, back, then, again: twice.then_some(again), choose }
+        CrashPoint { event, loss, survivors: None, back, then, again: twice.then_some(again), choose }
     }
 }
 
@@ -134,9 +137,13 @@ impl Onlooker<'_> {
 /// Cuts the power of `lab`, a copy, and audits what comes back.
 pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlooker<'_>) -> Result<Tally, Failed> {
     let mut choose = Rng::new(point.choose, 0);
+    let views = if point.survivors.is_some() { Views::All } else { Views::One };
     let mut tally = Tally::default();
     onlooker.tell(&lab, format!("power cut of a copy at event {}, {:?}", lab.world.events(), point.loss));
-    let cut_off = cut(lab, point.loss, point.back, regime, &mut choose, &mut tally, onlooker)?;
+    let cut_off = match point.survivors {
+        None => cut(lab, point.loss, point.back, regime, &mut choose, &mut tally, onlooker)?,
+        Some(number) => cut(lab, point.loss, point.back, regime, &mut Odometer::at(number), &mut tally, onlooker)?,
+    };
     let Some(mut lab) = cut_off else { return Ok(tally) };
     if let Some(again) = point.again {
         some_reads(&mut lab, &mut choose, onlooker);
@@ -145,6 +152,7 @@ pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlook
                 break;
             }
         }
+        tally.late += u64::from(lab.is_at_rest());
         onlooker.tell(&lab, format!("power cut again, {:?}", again.loss));
         let cut_off = cut(lab, again.loss, point.back, regime, &mut choose, &mut tally, onlooker)?;
         let Some(after) = cut_off else { return Ok(tally) };
@@ -152,7 +160,7 @@ pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlook
     }
     aftermath(&mut lab, point.then, &mut choose, onlooker)?;
     onlooker.tell(&lab, "everything is read and checked".to_owned());
-    tally.views += audit(&mut lab, Views::One, &mut choose, onlooker)?;
+    tally.views += audit(&mut lab, views, &mut choose, onlooker)?;
     tally.marks = lab.bank().marks();
     tally.trace = lab.bank().trace();
     Ok(tally)
@@ -163,7 +171,7 @@ fn cut(
     loss: CacheLoss,
     back: bool,
     regime: Regime,
-    choose: &mut Rng,
+    choose: &mut impl Choose,
     tally: &mut Tally,
     onlooker: &mut Onlooker<'_>,
 ) -> Result<Option<Lab>, Failed> {
@@ -172,6 +180,7 @@ fn cut(
     if back {
         off.bring_all_back();
     }
+    onlooker.watch.left(off.bank());
     let lab = power_on(off, regime, tally)?;
     if let Some(lab) = &lab {
         onlooker.tell(lab, assembled_words(Some(lab)));

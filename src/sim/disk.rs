@@ -22,7 +22,7 @@ use std::time::Duration;
 use rangemap::RangeSet;
 
 use super::queue::Queue;
-use super::{Rng, Trace};
+use super::{Choose, Odometer, Rng, Trace};
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Marks, Op, Payload,
     Request, SECTOR_BYTES, Sectors,
@@ -248,7 +248,7 @@ impl SimBank {
 
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
     /// completion, caches are empty, and each sector is one of the versions `loss` allows.
-    pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut Rng) {
+    pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut impl Choose) {
         let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
@@ -261,6 +261,43 @@ impl SimBank {
             disk.arm = Arm::default();
             disk.lose_power(loss, cached, torn, choose);
         }
+    }
+
+    /// All ways in which sectors may survive a power cut now, by their numbers to [`Odometer::at`], one of those that leave
+    /// the same behind, with its [fingerprint](SimBank::fingerprint); if there are more than `most`, none survives, all survive, and `drawn` others.
+    pub fn survivors(&self, most: u64, drawn: u64, choose: &mut Rng) -> Vec<(u64, u64)> {
+        let cut = |odometer: &mut Odometer| {
+            let mut bank = self.clone();
+            bank.power_cut(CacheLoss::PerSector, odometer);
+            bank.fingerprint()
+        };
+        let mut odometer = Odometer::default();
+        let none = cut(&mut odometer);
+        let ways = odometer.ways();
+        if ways > most {
+            let others = std::iter::once(ways - 1).chain((0..drawn).map(|_| choose.range(1..ways - 1)));
+            let others = others.map(|number| (number, cut(&mut Odometer::at(number))));
+            return std::iter::once((0, none)).chain(others).collect();
+        }
+        let mut left = BTreeSet::from([none]);
+        let mut numbers = vec![(0, none)];
+        while odometer.advance() {
+            let some = cut(&mut odometer);
+            if left.insert(some) {
+                numbers.push((odometer.number(), some));
+            }
+        }
+        numbers
+    }
+
+    /// A hash of what is on the media, and of which disks answer: after a power cut, all there is.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Trace::default();
+        for disk in &self.disks {
+            hash.note(u64::from(disk.online));
+            disk.media.fingerprint(&mut hash);
+        }
+        hash.0
     }
 
     fn note(&mut self, what: &'static str, now: Instant, device: DeviceId, id: u64, extent: Extent) {
@@ -539,7 +576,7 @@ impl Disk {
         }
     }
 
-    fn lose_power(&mut self, loss: CacheLoss, cached: Vec<Cached>, torn: Vec<Cached>, choose: &mut Rng) {
+    fn lose_power(&mut self, loss: CacheLoss, cached: Vec<Cached>, torn: Vec<Cached>, choose: &mut impl Choose) {
         let (landed, open) = match loss {
             CacheLoss::KeepAll => (cached, torn),
             CacheLoss::DropAll => return,
@@ -558,7 +595,7 @@ impl Disk {
     }
 
     /// Leaves each unit as it was after any of the writes that touched it, or before the first.
-    fn choose_versions(&mut self, mut open: Vec<Cached>, unit: Sectors, choose: &mut Rng) {
+    fn choose_versions(&mut self, mut open: Vec<Cached>, unit: Sectors, choose: &mut impl Choose) {
         open.sort_by_key(|write| write.effect);
         for (unit, versions) in versions_by_unit(&open, unit) {
             let chosen = choose.below(versions.len() as u64 + 1) as usize;
