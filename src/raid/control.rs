@@ -126,6 +126,8 @@ struct Update {
     bad_blocks: Vec<(DeviceId, Lba, Vec<u8>)>,
     /// A member could not be flushed: what was to be taken back stays.
     flush_failed: bool,
+    /// What its flush puts on the medium.
+    settles: Vec<Range<u64>>,
     /// Who alone gets a superblock, with these roles: whatever fails meanwhile is news, and for the next update.
     catch_up: Option<(Vec<DeviceId>, Vec<MemberRole>)>,
 }
@@ -155,6 +157,9 @@ pub struct Control {
     pub(super) members: Members,
     pub(super) geometry: Geometry,
     pub(super) untrusted: RangeSet<u64>,
+    /// Where a resync has made copies equal, but not yet on the medium: a crash may bring back either version, so a
+    /// read there still makes its own.
+    unsettled: RangeSet<u64>,
     pub(super) bitmap: Option<WriteIntent>,
     events: u64,
     mode: Mode,
@@ -190,6 +195,7 @@ impl Control {
             members: start.members,
             geometry,
             untrusted: start.untrusted,
+            unsettled: RangeSet::new(),
             bitmap: start.bitmap,
             events: start.events,
             mode: if start.read_only { Mode::ReadOnly } else { Mode::Running },
@@ -307,7 +313,11 @@ impl Control {
 
     /// Whether redundancy agrees with the data in `rows` of a stripe.
     pub(super) fn is_trusted(&self, stripe: StripeIndex, rows: &Range<u64>) -> bool {
-        self.untrusted.is_empty() || !self.untrusted.overlaps(&self.geometry.sync_range(stripe, rows.clone()))
+        if self.untrusted.is_empty() && self.unsettled.is_empty() {
+            return true;
+        }
+        let range = self.geometry.sync_range(stripe, rows.clone());
+        !self.untrusted.overlaps(&range) && !self.unsettled.overlaps(&range)
     }
 
     // ---- gates ----
@@ -368,6 +378,10 @@ impl Control {
     pub(super) fn fail(&mut self, device: DeviceId, flush_failed: bool) {
         let Some(member) = self.members.get(device) else { return };
         let place = member.place;
+        if flush_failed && self.mode == Mode::Failed && member.serves() {
+            // Nobody writes that down any more, but what it holds now is not what it acknowledged.
+            return self.members.move_to(device, Place::Faulty);
+        }
         if place == Place::Faulty || self.mode != Mode::Running {
             return;
         }
@@ -459,11 +473,17 @@ impl Control {
         }
     }
 
-    /// Redundancy was made to agree with the data in this part of sync space.
+    /// Redundancy was made to agree with the data in this part of sync space, in caches at least. An array that has
+    /// failed could not write down which of its members were left behind.
     pub(super) fn resynced(&mut self, range: Range<u64>) {
-        if !self.untrusted.is_empty() {
+        if !self.untrusted.is_empty() && self.mode != Mode::Failed {
             self.untrusted.remove(range);
         }
+    }
+
+    /// What was made equal there may not be on the medium.
+    pub(super) fn not_settled(&mut self, range: Range<u64>) {
+        self.unsettled.insert(range);
     }
 
     /// Asks for the superblocks to be written, after a flush: watermarks and the end of a recovery.
@@ -639,6 +659,7 @@ impl Control {
             watermarks: self.watermarks(wanted.flush || mutant::is_on(Mutant::WatermarkBeforeFlush)),
             bad_blocks: if wanted.superblocks { self.bad_block_logs() } else { Vec::new() },
             flush_failed: false,
+            settles: if wanted.flush { self.unsettled.iter().cloned().collect() } else { Vec::new() },
             catch_up: only.map(|only| (only, self.roles())),
         });
         if wanted.flush {
@@ -700,6 +721,9 @@ impl Control {
             match update.stage {
                 Stage::Flush if update.flush_failed => self.begin_again(),
                 Stage::Flush => {
+                    for range in update.settles.drain(..) {
+                        self.unsettled.remove(range);
+                    }
                     update.stage = Stage::Pages;
                     self.emit_pages();
                 }

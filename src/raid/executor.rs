@@ -481,6 +481,11 @@ impl<B: Bank> Array<B> {
             }
             Intent::Resync => {
                 self.resynced(key);
+                if self.geometry.parity_count() == 0 {
+                    let band = &self.bands[key];
+                    let range = self.geometry.sync_range(band.index, band.rows.clone());
+                    self.control.not_settled(range);
+                }
                 self.record(key);
             }
             Intent::Recover(_) if self.bands[key].mend => self.verify(key),

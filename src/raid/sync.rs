@@ -374,7 +374,10 @@ impl<B: Bank> Array<B> {
             };
             self.pace(sectors);
         }
-        if matches!(due, SyncAction::Recover) && self.sync.checkpoint_at <= self.now && self.sync.inflight > 0 {
+        if matches!(due, SyncAction::Recover | SyncAction::Resync)
+            && self.sync.checkpoint_at <= self.now
+            && self.sync.inflight > 0
+        {
             self.sync.checkpoint_at = self.now + CHECKPOINT_INTERVAL;
             self.bank.mark(Mark::WatermarkRecorded);
             self.control.checkpoint();

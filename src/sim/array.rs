@@ -298,8 +298,15 @@ impl Lab {
         let Place::Slot(slot) = member.place else { return true };
         let geometry = array.geometry();
         let hit = extent.map(|extent| rows_of(self.array(), member, extent));
+        // What was recovered counts after a power cut only as far as it is on record.
+        let unrecorded =
+            |member: &Member| member.superblock.recovery.is_some() || (member.filling && array.is_recording());
         let row_survives = |index: StripeIndex, stripe: &Stripe, row: u64| {
-            let lost = |column: &&Column| column.slot == slot || is_lost(array, column, row);
+            let lost = |column: &&Column| {
+                column.slot == slot
+                    || is_lost(array, column, row)
+                    || array.members().in_slot(column.slot).any(unrecorded)
+            };
             match geometry.parity_count() {
                 0 => {
                     let left: SlotSet =
@@ -331,6 +338,11 @@ impl Lab {
         array.geometry().parity_count() > 0
             && !array.degraded().is_empty()
             && (0..capacity).any(|lba| !array.is_trusted_at(Lba(lba)))
+    }
+
+    /// Whether a row was in doubt when the array was forced.
+    pub fn was_given_up(&self, row: Row) -> bool {
+        self.accepted.contains(&row)
     }
 
     /// Whether any of these rows was in doubt when the array was forced, or was touched by a silent fault.
@@ -718,7 +730,7 @@ impl Off {
     pub fn newest_is_away(&self) -> bool {
         let (here, away): (Vec<DeviceId>, Vec<DeviceId>) =
             self.disks.iter().partition(|disk| self.bank().is_online(**disk));
-        self.events(&here) < self.events(&away)
+        self.events(&here) < self.events(&away) || self.in_sync_events(&here) < self.in_sync_events(&away)
     }
 
     /// The freshest count of events on those of these disks that hold all they should.

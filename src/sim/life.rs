@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::array::Lab;
 use super::coverage::Coverage;
-use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on, recover};
+use super::crash::{self, EVENTS_MAX, NOTE_LOSSES, Onlooker, Tally, Views, audit, power_on, recover};
 use super::explain::{assembled_words, event_words, strike_words};
 use super::scenario::{Act, Aftermath, Again, CrashPoint, Moment, Regime, Scenario, Target, When};
 use super::strikes::{Seen, Situation, count_act, count_cut};
@@ -260,8 +260,6 @@ struct Life<'a> {
 const TOLD_MAX: usize = 40;
 /// After so many events the columns of all rows are compared, not only of those written to.
 const CHECK_ALL: u64 = 256;
-/// After so many events what cannot be had is noted for the operations under way.
-const NOTE_LOSSES: u64 = 4;
 /// Virtual time in which everything must be well again, when faults have stopped.
 const LIVENESS: Duration = Duration::from_secs(120);
 /// What has been quiet for so long is at rest: the array's own timers are shorter.
@@ -391,9 +389,8 @@ impl<'a> Life<'a> {
                 return Err(failure.into());
             }
         };
-        let unbudgeted = self.scenario.regime == Regime::Unbudgeted;
         let lab = self.lab_mut();
-        if unbudgeted && lab.world.events().is_multiple_of(NOTE_LOSSES) {
+        if lab.world.events().is_multiple_of(NOTE_LOSSES) {
             lab.note_losses();
         }
         lab.array().check_invariants();

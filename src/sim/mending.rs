@@ -18,7 +18,8 @@ pub(super) struct Unmended(Vec<(Row, Known)>);
 
 impl Unmended {
     pub(super) fn of(lab: &Lab) -> Unmended {
-        Unmended(rows(lab).filter_map(|row| Some((row, contents(lab, row)?))).collect())
+        let vouched = |row: &Row| !lab.was_given_up(*row);
+        Unmended(rows(lab).filter(vouched).filter_map(|row| Some((row, contents(lab, row)?))).collect())
     }
 
     /// A repair has come to its end: it has mended what could be located, or left everything as it was.

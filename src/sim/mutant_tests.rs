@@ -139,7 +139,6 @@ fn a_member_that_could_not_be_flushed_does_not_count() {
 #[test]
 fn a_cleared_bit_means_that_the_region_is_on_the_medium() {
     tells(Mutant::BitBeforeFlush, || {
-        let (level, layout) = (Level::Raid5, Layout::default_of(Level::Raid5));
         let bitmap = Some(Sectors(32));
         let shape = Shape { bitmap, ..Shape::plain(Level::Raid5, 4) };
         let mut lab = Lab::new(shape, 1);
