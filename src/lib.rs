@@ -31,7 +31,7 @@
 //! | [`config`] | `lab.toml` as types |
 //! | [`stack`] | from a lab's directory to a running stack: the only place that knows all layers |
 //! | [`reactor`] | real time: drives a stack on the calling thread |
-//! | [`sim`] | simulated disks, a flat oracle, power cuts at every event |
+//! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`cli`] | one file a command |
 //!

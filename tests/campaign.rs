@@ -29,13 +29,13 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Every tenth life is lived twice.
+/// Each is lived twice, and must be the same again.
 fn no_seed_finds_anything(mut sample: Sample) {
     let first = sample.seed() >> 2;
     let lives = count(150, 1500) as u64;
     let ended: Vec<Life> = (first..first + lives)
         .into_par_iter()
-        .map(|seed| Life::live(&draw(seed, &Wish::default()), Effort::SAMPLE, seed % 10 == 0))
+        .map(|seed| Life::live(&draw(seed, &Wish::default()), Effort::SAMPLE, true))
         .collect();
     let findings = ended.iter().filter_map(Life::found);
     let told: Vec<_> = findings.map(|found| format!("seed {}: {}: {}", found.seed, found.reason, found.what)).collect();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::array::Lab;
-use super::{CacheLoss, Effort, Failure, Rng, Rule, Shape, Verdict, Wish, draw, live};
+use super::{CacheLoss, Effort, Failure, Report, Rng, Rule, Scenario, Shape, Verdict, Wish, draw, live};
 use crate::block::{DeviceId, Durability, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
 use crate::raid::geometry::Slot;
@@ -12,22 +12,45 @@ use crate::raid::member::Place;
 
 const EVENTS_MAX: u64 = 20_000;
 
-fn lives(seeds: impl Iterator<Item = u64>, effort: Effort) {
-    for seed in seeds {
-        let scenario = draw(seed, &Wish::default());
-        let (report, verdict) = live(&scenario, effort);
-        if let Verdict::Finding(finding) = verdict {
-            panic!("{finding}\n{}", finding.scenario.to_toml());
-        }
-        println!("{seed}: {verdict:?} {report:?}");
+/// Lives the scenario, which must come to a good end.
+#[track_caller]
+fn lives_well(scenario: &Scenario, effort: Effort) -> Report {
+    let (report, verdict) = live(scenario, effort);
+    match verdict {
+        Verdict::Finding(finding) => panic!("{finding}\n{}", finding.scenario.to_toml()),
+        Verdict::Pass | Verdict::NoPromise(_) | Verdict::Budget => report,
     }
 }
 
 #[test]
-fn no_seed_finds_anything() {
-    let range: Vec<u64> =
-        std::env::var("SEEDS").unwrap_or("0..20".into()).split("..").map(|w| w.parse().unwrap()).collect();
-    lives(range[0]..range[1], Effort::SAMPLE);
+fn no_seed_finds_anything_and_each_is_the_same_twice() {
+    for seed in 0..40 {
+        let scenario = draw(seed, &Wish::default());
+        let report = lives_well(&scenario, Effort::SAMPLE);
+        assert_eq!(live(&scenario, Effort::SAMPLE).0, report, "seed {seed}");
+    }
+}
+
+/// Every event of a short life, on every level.
+#[test]
+fn the_power_can_go_at_any_event() {
+    for (seed, level) in (0..).zip(Level::ALL) {
+        let mut scenario = draw(seed, &Wish { level: Some(level), ..Wish::default() });
+        scenario.clients.ops.truncate(12);
+        let report = lives_well(&scenario, Effort::FULL);
+        assert!(report.tally.cuts >= report.events, "{level}: {report:?}");
+    }
+}
+
+/// What a seed is drawn into is all there is to it.
+#[test]
+fn a_scenario_is_the_same_when_it_was_written_down() {
+    for seed in 0..20 {
+        let scenario = draw(seed, &Wish::default());
+        let read = Scenario::parse(&scenario.to_toml()).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
+        assert_eq!(read, scenario);
+        assert_eq!(live(&read, Effort::PLAIN), live(&scenario, Effort::PLAIN));
+    }
 }
 
 fn filled(level: Level, disks: usize, spares: usize, member: Sectors) -> Lab {

@@ -18,6 +18,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::coverage::Coverage;
 use super::scenario::{Act, Scenario, When};
 use super::trace::mix;
 use super::{Effort, Finding, Promise, Report, Rng, Shape, ShapeError, Trace, Verdict, Wish, draw, live};
@@ -651,6 +652,8 @@ pub struct Summary {
     pub core_us: u64,
     /// How fast that was.
     pub throughput: Throughput,
+    /// What struck what, and which rare branches were taken.
+    pub coverage: Coverage,
 }
 
 /// The seeds of one shard.
@@ -707,6 +710,7 @@ impl Summary {
                 one.budget.insert(life.seed);
             }
         }
+        one.coverage = life.report.coverage.clone();
         one.trace = Hash(mix(life.report.trace.0 ^ mix(life.seed)));
         self.merge(one);
     }
@@ -725,6 +729,7 @@ impl Summary {
         }
         self.budget.extend(other.budget);
         self.trace = Hash(self.trace.0.wrapping_add(other.trace.0));
+        self.coverage.merge(&other.coverage);
         self.parts.extend(other.parts);
         self.wall_us += other.wall_us;
         self.core_us += other.core_us;

@@ -25,7 +25,7 @@ regime = "unbudgeted"
 
 [array]
 level = "raid0"
-disks = 1
+disks = 2
 chunk = 8
 member = 16
 
@@ -161,6 +161,204 @@ do = "fault slot-0 read-only 2+1 x1"
 id = 19
 when = "op 3"
 do = "stop slot-3"
+"#,
+    );
+}
+
+/// R1 (register) broken: an array that had failed went on reading a disk whose flush had failed, and had lost what it
+/// acknowledged.
+#[test]
+fn raid10_flush_failed_in_a_failed_array() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "unbudgeted"
+
+[array]
+level = "raid10"
+layout = "f3"
+disks = 5
+chunk = 2
+member = 10
+
+[clients]
+depth = 1
+ops = ["write 8+1", "read 8+1"]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "fail slot-0"
+
+[[step]]
+id = 2
+when = "op 0"
+do = "stop slot-2"
+
+[[step]]
+id = 3
+when = "op 0"
+do = "rest"
+
+[[step]]
+id = 4
+when = "op 0"
+do = "lose-flush slot-4 x1"
+
+[[step]]
+id = 5
+when = "op 1"
+do = "fault slot-1 flush-fail x1"
+
+[[step]]
+id = 6
+when = "op 1"
+do = "rest"
+"#,
+    );
+}
+
+/// R4 (flush) broken: a resync had made copies equal in their caches; a read took them for settled, and the next power cut
+/// brought the other version back.
+#[test]
+fn raid10_resync_in_caches_only() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "budgeted"
+
+[array]
+level = "raid10"
+layout = "f3"
+disks = 6
+spares = 2
+chunk = 8
+member = 128
+bitmap = 16
+
+[clients]
+depth = 3
+ops = [
+    "read 32+1", "write 48+1", "flush", "write 0+1", "write 0+1", "flush",
+    "write 48+1", "read 48+1",
+]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "freeze"
+
+[[step]]
+id = 2
+when = "op 0"
+do = "fail slot-2"
+
+[[step]]
+id = 3
+when = "16 events after 2"
+do = "stop filling"
+
+[[step]]
+id = 10
+when = "op 0"
+do = "lose-flush slot-1 x1"
+
+[[step]]
+id = 11
+when = "op 1"
+do = "power-cut drop-all"
+
+[[step]]
+id = 12
+when = "off 11"
+do = "swap slot-1 slot-3"
+
+[[step]]
+id = 13
+when = "op 1"
+do = "power-cut drop-all"
+
+[[step]]
+id = 14
+when = "op 2"
+do = "slow slot-2 x10"
+
+[[step]]
+id = 15
+when = "op 6"
+do = "power-cut per-sector"
+
+[[step]]
+id = 18
+when = "op 1"
+do = "rest"
+
+[[step]]
+id = 19
+when = "op 1"
+do = "rest"
+
+[[step]]
+id = 20
+when = "op 0"
+do = "rest"
+
+[[step]]
+id = 21
+when = "op 1"
+do = "rest"
+
+[crash]
+event = 145
+loss = "drop-all"
+back = false
+then = "lose"
+choose = 0
+
+[crash.again]
+events = 0
+loss = "keep-all"
+"#,
+    );
+}
+
+/// R6 (crash choice) broken: a resync went on in an array that had failed, and took for equal what a disk that was gone had
+/// never got.
+#[test]
+fn raid10_resync_of_a_failed_array() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "unbudgeted"
+
+[array]
+level = "raid10"
+layout = "f2"
+disks = 4
+chunk = 1
+member = 10
+
+[clients]
+depth = 1
+ops = ["flush", "write 0+1", "flush", "write 0+1", "read 0+1"]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "stop slot-3"
+
+[[step]]
+id = 2
+when = "op 3"
+do = "hang slot-0 1s"
+
+[[step]]
+id = 3
+when = "op 4"
+do = "power-cut keep-all"
 "#,
     );
 }

@@ -21,6 +21,9 @@ pub struct MergeArgs {
     /// Where scenarios of findings are kept
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
+    /// Show what struck what in which phase, and what was never reached
+    #[arg(long)]
+    coverage: bool,
     /// Print it as lines of JSON, which can be merged again
     #[arg(long)]
     json: bool,
@@ -64,6 +67,9 @@ pub fn run(args: &MergeArgs, manner: Manner, out: &mut impl Write) -> Outcome {
         writeln!(out, "{}", Line::Summary(Box::new(whole)).to_json())?;
     } else {
         tell::summary(out, &whole)?;
+        if args.coverage {
+            writeln!(out, "\n{}", whole.coverage)?;
+        }
     }
     if cut_off.is_empty() {
         return Ok(u8::from(has_findings));

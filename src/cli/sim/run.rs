@@ -61,6 +61,9 @@ pub struct RunArgs {
     /// Kubernetes Indexed Job)
     #[arg(long, value_name = "I/N|auto|auto/N")]
     shard: Option<ShardWish>,
+    /// Show what struck what in which phase, and what was never reached
+    #[arg(long)]
+    coverage: bool,
     /// Live each life twice; it is a finding if it is not the same again
     #[arg(long)]
     twice: bool,
@@ -397,6 +400,9 @@ impl Campaign<'_> {
             writeln!(out, "{}", Line::Summary(Box::new(summary)).to_json())?;
         } else {
             tell::summary(out, &summary)?;
+            if self.args.coverage {
+                writeln!(out, "\n{}", summary.coverage)?;
+            }
         }
         let rest = part.rest.map(|rest| {
             let which = match (part.end, self.args.count) {

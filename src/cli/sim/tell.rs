@@ -5,6 +5,7 @@ use std::path::Path;
 
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
+use crate::block::Mark;
 use crate::cli::output::{is_utf8, plain};
 use crate::sim::campaign::{Counts, Found, Summary};
 
@@ -108,6 +109,15 @@ pub fn summary(out: &mut impl Write, summary: &Summary) -> io::Result<()> {
     for (reason, seeds) in &summary.findings {
         writeln!(out, "finding: {}: seeds {}", plain(reason), listed(seeds.iter()))?;
     }
+    let (struck, reachable) = summary.coverage.cells_reached();
+    let never: Vec<&str> = summary.coverage.missing_marks().map(Mark::name).collect();
+    writeln!(
+        out,
+        "coverage: {struck} of {reachable} cells (fault, state of the member, phase); rare branches: {} of {}{}",
+        Mark::ALL.len() - never.len(),
+        Mark::ALL.len(),
+        if never.is_empty() { String::new() } else { format!(", never: {}", plain(&never.join(", "))) },
+    )?;
     let speed = &summary.throughput;
     writeln!(
         out,
