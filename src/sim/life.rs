@@ -853,7 +853,8 @@ impl<'a> Life<'a> {
                 let Some(at) = self.snapshots.iter().position(|(other, _)| *other == device) else {
                     return Done::Nothing;
                 };
-                if budgeted && !off.can_lose(device) {
+                // What is older would be taken for the truth, and nobody could tell.
+                if !off.has_equals(device) || budgeted && !off.can_lose(device) {
                     return Done::HeldBack;
                 }
                 let (_, snapshot) = self.snapshots.swap_remove(at);
