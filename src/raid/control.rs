@@ -395,6 +395,11 @@ impl Control {
         if filling {
             self.marks.insert(if place == Place::Spare { Mark::SpareFailed } else { Mark::FilledDeviceFailed });
         }
+        // Should it come back before the update is over, what it held when that began is true no more.
+        if let Some(update) = &mut self.update {
+            update.watermarks.retain(|(of, _)| *of != device);
+            update.bad_blocks.retain(|(of, ..)| *of != device);
+        }
         self.note(if filling { Event::FailSpare(device) } else { Event::Fail(device) });
         if let Place::Slot(slot) = place {
             let replacement = self.members.seats()[slot.0 as usize].replacement;

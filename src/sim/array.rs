@@ -285,9 +285,11 @@ impl Lab {
         self.world.inflight() == 0 && self.array().is_quiet() && !self.array().is_syncing()
     }
 
-    /// Disks that have lied about a flush.
-    pub fn liars(&self) -> &BTreeSet<DeviceId> {
-        &self.liars
+    /// Whether anything is promised of a power cut now: one disk that lied about flushes counts as lost with what it
+    /// should have stored, and there must be all others.
+    pub fn vouches_for_cut(&self) -> bool {
+        let serve = |member: &Member| !member.serves() || self.bank().is_online(member.device);
+        self.liars.is_empty() || self.liars.len() == 1 && self.is_whole() && self.array().members().iter().all(serve)
     }
 
     /// Whether every sector can still be had when `device` loses `extent`, or all of it, given what has been lost, may
@@ -338,6 +340,18 @@ impl Lab {
         array.geometry().parity_count() > 0
             && !array.degraded().is_empty()
             && (0..capacity).any(|lba| !array.is_trusted_at(Lba(lba)))
+    }
+
+    /// Whether some sector of a stripe cannot be read on some member.
+    pub fn has_unreadable(&self, index: StripeIndex) -> bool {
+        let stripe = self.array().geometry().stripe(index);
+        let unreadable = |column: &Column| {
+            let on = |member: &Member| {
+                self.bank().is_unreadable(member.device, member.on_device(column.base, &(0..stripe.rows.0)))
+            };
+            self.array().members().in_slot(column.slot).any(on)
+        };
+        stripe.columns.iter().any(unreadable)
     }
 
     /// Whether a row was in doubt when the array was forced.

@@ -479,8 +479,7 @@ impl<'a> Life<'a> {
         self.crash = Some(point);
         let length = self.told.len();
         let lab = self.lab().clone();
-        let (liars, regime) = (lab.liars().len(), self.scenario.regime);
-        let promised = liars == 0 || (liars == 1 && lab.is_whole());
+        let (promised, regime) = (lab.vouches_for_cut(), self.scenario.regime);
         count_cut(&mut self.report.coverage, &lab, point.loss);
         self.watch.enter(Copied::PowerCut);
         let mut onlooker = Onlooker { told: &mut self.told, watch: self.watch };
@@ -787,7 +786,7 @@ impl<'a> Life<'a> {
                 count_act(&mut self.report.coverage, &lab, other.act, device);
             }
         }
-        if lab.liars().len() > 1 || (lab.liars().len() == 1 && !lab.is_whole()) {
+        if !lab.vouches_for_cut() {
             self.report.promise = Promise::None;
         }
         let dark = self.has_dark_steps(index);

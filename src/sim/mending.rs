@@ -18,7 +18,8 @@ pub(super) struct Unmended(Vec<(Row, Known)>);
 
 impl Unmended {
     pub(super) fn of(lab: &Lab) -> Unmended {
-        let vouched = |row: &Row| !lab.was_given_up(*row);
+        // Where a sector cannot be read, the rows around it are written again with it, from the other columns.
+        let vouched = |row: &Row| !lab.was_given_up(*row) && !lab.has_unreadable(row.0);
         Unmended(rows(lab).filter(vouched).filter_map(|row| Some((row, contents(lab, row)?))).collect())
     }
 

@@ -362,3 +362,68 @@ do = "power-cut keep-all"
 "#,
     );
 }
+
+/// R4 (flush) broken: a member failed and came back while superblocks were being written. That update had been begun when
+/// the member still held everything, and said so of it; a power cut later it was believed.
+#[test]
+fn raid10_back_within_an_update() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "budgeted"
+
+[array]
+level = "raid10"
+disks = 3
+spares = 1
+chunk = 8
+member = 128
+bitmap = 8
+
+[clients]
+depth = 5
+ops = [
+    "write 0+1", "flush", "read 0+1", "read 0+1", "write 0+1", "read 0+1",
+    "read 0+1", "read 0+1", "write 0+1", "write 0+1", "read 0+1", "write 0+1",
+    "write 0+1", "read 0+1", "write 0+1", "write 0+1", "write 0+1", "write 0+1",
+    "read 0+1", "read 0+1", "flush", "write 0+1", "read 0+1", "write 0+1",
+    "read 0+1", "write 0+1", "read 0+1", "write 0+1", "read 0+1", "read 0+1",
+    "write 0+1", "write 0+1", "write 120+1", "write 0+1", "read 0+1", "write 0+1",
+    "flush", "write 24+1", "read 0+1", "write 168+1", "write 8+1", "read 0+1",
+    "read 0+1", "write 64+1", "read 8+1", "write 136+1", "read 16+1", "write 0+1",
+    "read 0+1", "read 0+1", "read 71+2", "write 16+1", "write 119+2 fua",
+]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "hang slot-1 1s"
+
+[[step]]
+id = 2
+when = "op 2"
+do = "rest"
+
+[[step]]
+id = 3
+when = "op 5"
+do = "rest"
+
+[[step]]
+id = 4
+when = "op 50"
+do = "stop slot-0"
+
+[[step]]
+id = 5
+when = "op 53"
+do = "re-add faulty"
+
+[[step]]
+id = 6
+when = "37 events after 4"
+do = "power-cut drop-all"
+"#,
+    );
+}
