@@ -294,7 +294,9 @@ impl Teller {
                 self.harms += 1;
             }
             1 | 2 => self.harm(when),
-            3 | 4 => self.cut(when),
+            3 | 4 => {
+                self.cut(when);
+            }
             5 => {
                 let id = self.step(when, Act::Restart);
                 self.in_the_dark(id);
@@ -365,7 +367,7 @@ impl Teller {
             0 => When::After(self.rng.below(120), id),
             _ => When::Recovery(self.rng.below(100)),
         };
-        match self.rng.below(5) {
+        match self.rng.below(6) {
             0 => {
                 self.step(when, Act::Stop(Target::Filling));
                 self.harms += 1;
@@ -374,7 +376,18 @@ impl Teller {
                 self.step(when, Act::Stop(slot));
                 self.harms += 1;
             }
-            2 => self.cut(when),
+            2 => {
+                self.cut(when);
+            }
+            // Late, so that it may be just taking the slot; what it has taken over is then all there is.
+            3 => {
+                let (percent, later) = (50 + self.rng.below(50), self.rng.below(60));
+                let almost = self.step(When::Recovery(percent), Act::Add);
+                let cut = self.cut(When::After(later, almost));
+                let (other, events) = (self.slot(), self.rng.below(30));
+                self.step(When::After(events, cut), Act::Stop(other));
+                self.harms += 1;
+            }
             _ => self.harm(when),
         }
     }
@@ -389,10 +402,11 @@ impl Teller {
         }
     }
 
-    fn cut(&mut self, when: When) {
+    fn cut(&mut self, when: When) -> u32 {
         let loss = CacheLoss::ALL[self.rng.below(5) as usize];
         let id = self.step(when, Act::PowerCut(loss));
         self.in_the_dark(id);
+        id
     }
 
     /// While the power is off, now and then, disks change behind the array's back.
