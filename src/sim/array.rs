@@ -10,6 +10,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Failed;
+use super::mending::agrees;
 use super::shape::METADATA;
 use super::world::Waiting;
 use super::{CacheLoss, Choose, DiskModel, Oracle, Shape, SimBank, Snapshot, Trace, World};
@@ -474,6 +475,15 @@ impl Lab {
         for row in self.accepted.clone() {
             let World { stack, oracle, .. } = &mut self.world;
             sectors_of(stack, row).for_each(|lba| oracle.excuse(lba));
+        }
+    }
+
+    /// Rows that were in doubt, and whose columns agree now that all are there, can be reconstructed again: what they
+    /// read as stays excused until it is written, and no more than that.
+    pub fn trust_what_agrees(&mut self) {
+        if self.is_whole() && !self.array().is_syncing() {
+            let doubtful = self.accepted.iter().copied().filter(|row| !agrees(self, *row)).collect();
+            self.accepted = doubtful;
         }
     }
 

@@ -316,7 +316,10 @@ impl<'a> Life<'a> {
                 continue;
             }
             match self.pause {
-                Some(Pause::Resting) => self.pause = None,
+                Some(Pause::Resting) => {
+                    self.pause = None;
+                    self.lab_mut().trust_what_agrees();
+                }
                 Some(Pause::Draining(_)) if self.lab().world.inflight() == 0 => {}
                 Some(Pause::Stopping(_)) if self.lab().array().is_stopped() => {}
                 Some(_) => return Err(Failed::Endless.into()),
@@ -625,7 +628,8 @@ impl<'a> Life<'a> {
         let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
         count_act(&mut self.report.coverage, lab, act, device);
         match act {
-            Act::Fail(_) => managed(lab.array_mut().fail(device).is_ok()),
+            Act::Fail(_) if lab.array_mut().fail(device).is_ok() => Done::Harm,
+            Act::Fail(_) => Done::Nothing,
             Act::Remove(_) => {
                 let removed = lab.array_mut().remove(device).is_ok();
                 if removed {

@@ -41,6 +41,11 @@ impl Unmended {
     }
 }
 
+/// Whether all columns of a row can be read, and agree.
+pub(super) fn agrees(lab: &Lab, row: Row) -> bool {
+    contents(lab, row).is_some_and(|known| without(&roles(lab, row.0), &known, 0) == Some(known))
+}
+
 fn rows(lab: &Lab) -> impl Iterator<Item = Row> {
     let geometry = lab.array().geometry();
     (0..geometry.stripes()).map(StripeIndex).flat_map(|index| {

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::array::Lab;
-use super::{CacheLoss, Failed, Rng, Shape};
+use super::{CacheLoss, Cuts, Effort, Failed, Rng, Scenario, Shape, Verdict, Wish, draw, live};
 use crate::block::{DeviceId, Durability, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
 use crate::raid::geometry::StripeIndex;
@@ -119,6 +119,52 @@ fn a_repair_mends_the_column_it_located() {
         }
         Ok(lab.world.read_all(EVENTS_MAX)?)
     });
+}
+
+/// A sector of a RAID6 is not written, in silence: nobody vouches for its row, and yet repair must not make parity agree.
+#[test]
+fn a_repair_is_judged_where_nobody_vouches_for_the_data() {
+    tells(Mutant::CulpritIntoParity, || {
+        let text = r#"
+            schema = "raidlab-scenario/v1"
+            seed = 1
+            regime = "budgeted"
+            array = { level = "raid6", disks = 5, chunk = 8, member = 128 }
+            clients = { depth = 1, ops = ["write 0+24 fua", "write 0+1 fua"] }
+            [[step]]
+            id = 1
+            when = "op 1"
+            do = "fault slot-0 lost x1"
+        "#;
+        lived(&Scenario::parse(text).expect("it is a scenario"), Effort::PLAIN)
+    });
+}
+
+fn lived(scenario: &Scenario, effort: Effort) -> Result<(), Failed> {
+    match live(scenario, effort).1 {
+        Verdict::Finding(finding) => Err(finding.failed),
+        _ => Ok(()),
+    }
+}
+
+/// `tools/mutants` does it with all of them.
+#[test]
+fn drawn_lives_find_known_bugs() {
+    let effort = Effort { cuts: Cuts::Every(37), ..Effort::PLAIN };
+    let quick =
+        [Mutant::ReplacementWindow, Mutant::DirtyDegradedStarts, Mutant::FreshestByTime, Mutant::FlushBeforeLast];
+    for mutant in quick {
+        let fails = |seed: &u64| {
+            let scenario = draw(*seed, &Wish::default());
+            let shows = {
+                let _on = switch_on(Some(mutant));
+                lived(&scenario, effort).is_err()
+            };
+            shows && lived(&scenario, effort).is_ok()
+        };
+        let found = (1..40).find(fails).unwrap_or_else(|| panic!("{mutant}: {}", mutant.breaks()));
+        println!("{mutant}: seed {found}");
+    }
 }
 
 /// A disk takes a write into its cache, is gone when the flush comes, and is back, without it, after the power was cut.

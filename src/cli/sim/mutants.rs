@@ -53,6 +53,9 @@ pub struct MutantsArgs {
     /// Mutants at a time [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: Option<u32>,
+    /// Shrink nothing
+    #[arg(long)]
+    no_shrink: bool,
     /// Where the short scenarios are kept, as M1.toml
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -199,7 +202,8 @@ fn hunt(mutant: Mutant, args: &MutantsArgs, stop: &AtomicBool) -> Option<Hunted>
         }
     }
     hunted.core_s = (core_time() - began).as_secs_f64();
-    hunted.found = finding.map(|finding| shrunk(mutant, &finding, stop));
+    let limit = if args.no_shrink { Duration::ZERO } else { SOON };
+    hunted.found = finding.map(|finding| shrunk(mutant, &finding, limit, stop));
     Some(hunted)
 }
 
@@ -217,7 +221,8 @@ fn fails_without(finding: &Finding) -> bool {
     matches!(live(&finding.scenario, Effort::PLAIN).1, Verdict::Finding(_))
 }
 
-fn shrunk(mutant: Mutant, finding: &Finding, stop: &AtomicBool) -> Found {
+/// Shrinks a finding, in no more time of a core than `limit`.
+fn shrunk(mutant: Mutant, finding: &Finding, limit: Duration, stop: &AtomicBool) -> Found {
     let began = core_time();
     let mut again = fails_again(finding);
     let mut judge = |candidate: &Scenario| {
@@ -229,7 +234,7 @@ fn shrunk(mutant: Mutant, finding: &Finding, stop: &AtomicBool) -> Found {
         if sofar.length <= SHORT {
             short.get_or_insert_with(|| core_time() - began);
         }
-        core_time() - began < SOON && !stop.load(Ordering::Relaxed)
+        core_time() - began < limit && !stop.load(Ordering::Relaxed)
     });
     if shrunk.after <= SHORT {
         short.get_or_insert_with(|| core_time() - began);
