@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::Failed;
 use super::shape::METADATA;
 use super::world::Waiting;
-use super::{CacheLoss, DiskModel, Oracle, Rng, Shape, SimBank, Snapshot, World};
+use super::{CacheLoss, Choose, DiskModel, Oracle, Shape, SimBank, Snapshot, Trace, World};
 use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
@@ -153,11 +153,7 @@ impl Lab {
 
     /// Switches off what was stopped. `dark`: members may be missing when the power is back.
     pub fn switch_off(self, dark: bool) -> Off {
-        let degraded = dark
-            || !self.is_whole()
-            || self.array().is_recording()
-            || !self.liars.is_empty()
-            || self.disks.iter().any(|disk| !self.bank().is_online(*disk));
+        let degraded = dark || self.may_be_missing();
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
         let Lab { world, shape, model, disks, remarks: _, accepted, liars } = self;
         let (array, clients) = world.part();
@@ -175,9 +171,28 @@ impl Lab {
         }
     }
 
+    /// Whether a member may be missing when the power is back.
+    fn may_be_missing(&self) -> bool {
+        !self.is_whole()
+            || self.array().is_recording()
+            || !self.liars.is_empty()
+            || self.disks.iter().any(|disk| !self.bank().is_online(*disk))
+    }
+
+    /// A hash of what decides, beside what is left on the disks, what may come of a power cut now: if that is the same,
+    /// so is all that follows, but for the time it takes. Of one life.
+    pub fn doubts(&self) -> u64 {
+        let mut hash = Trace::default();
+        let degraded = self.may_be_missing();
+        hash.note_all([self.world.inflight() as u64, self.world.oracle.excused() as u64, u64::from(degraded)]);
+        let rows = if degraded { self.rows_in_doubt() } else { self.accepted.clone() };
+        rows.into_iter().for_each(|(index, row)| hash.note_all([index.0, row]));
+        hash.0
+    }
+
     /// Cuts the power: requests under way are gone, and of what caches held `choose` decides. `dark`: members may be
     /// missing when the power is back.
-    pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut Rng) -> Off {
+    pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut impl Choose) -> Off {
         for liar in self.liars.clone() {
             for extent in self.bank().unsettled(liar) {
                 let World { stack, oracle, .. } = &mut self.world;
@@ -192,7 +207,7 @@ impl Lab {
     }
 
     /// Rows whose columns a power cut now might leave in disagreement: some write there is under way, or on some
-    /// member not yet on the medium, or has been in doubt since the last cut.
+    /// member not yet on the medium, or lost with a flush that failed, or has been in doubt since the last cut.
     pub fn rows_in_doubt(&self) -> BTreeSet<Row> {
         let (array, geometry) = (self.array(), self.array().geometry());
         let mut rows = self.accepted.clone();
@@ -200,7 +215,8 @@ impl Lab {
             rows.extend(band.map(|row| (index, row)));
         }
         for member in array.members().iter() {
-            for extent in self.bank().unsettled(member.device) {
+            let (unsettled, lost) = (self.bank().unsettled(member.device), self.bank().lost(member.device));
+            for extent in unsettled.into_iter().chain(lost) {
                 rows.extend(rows_of(self.array(), member, extent));
             }
         }
@@ -223,6 +239,39 @@ impl Lab {
     /// Whether every slot has a member that holds all it should.
     pub fn is_whole(&self) -> bool {
         self.array().degraded().is_empty()
+    }
+
+    /// Whether nothing is under way, and nothing waits to be recovered.
+    pub fn is_at_rest(&self) -> bool {
+        self.world.inflight() == 0 && self.array().is_quiet() && !self.array().is_syncing()
+    }
+
+    /// A hash of the data on its disks, and of who holds what: what is read from any view follows from it.
+    pub fn data(&self) -> u64 {
+        let mut hash = Trace::default();
+        let data = Extent::new(Lba(METADATA.0), self.shape.member);
+        for member in self.array().members().iter() {
+            let slot = match member.place {
+                Place::Slot(slot) => u64::from(slot.0),
+                Place::Replacement(slot) => 1 << 8 | u64::from(slot.0),
+                Place::Spare | Place::Faulty => continue,
+            };
+            let online = self.bank().is_online(member.device);
+            hash.note_all([slot, u64::from(online), u64::from(member.stale.is_empty())]);
+            hash.note_bytes(std::iter::once(&self.bank().peek(member.device, data)[..]));
+        }
+        let geometry = self.array().geometry();
+        for index in (0..geometry.stripes()).map(StripeIndex) {
+            let stripe = geometry.stripe(index);
+            for row in 0..stripe.rows.0 {
+                let lost = stripe.columns.iter().map(|column| is_lost(self.array(), column, row));
+                let lost = lost.fold(1, |bits, lost| bits << 1 | u64::from(lost));
+                hash.note(lost << 1 | u64::from(self.array().is_trusted_at(stripe.start + Sectors(row))));
+            }
+        }
+        self.accepted.iter().for_each(|(index, row)| hash.note_all([index.0, *row]));
+        hash.note(self.world.oracle.excused() as u64);
+        hash.0
     }
 
     /// Disks that have lied about a flush.
@@ -532,6 +581,12 @@ impl Off {
         for disk in &self.disks {
             self.bank.inner_mut().bring_back(*disk);
         }
+    }
+
+    /// Whether none of the disks that answer knows the last that was recorded: each left the array before.
+    pub fn is_all_behind(&self) -> bool {
+        let there: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| self.answers(*disk)).collect();
+        self.events(&there) < self.events(&self.disks)
     }
 
     /// Whether a disk answers.

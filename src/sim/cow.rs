@@ -42,6 +42,12 @@ impl<const N: usize> CowVec<u8, N> {
         }
     }
 
+    /// Pages that were written, with their numbers.
+    pub(super) fn pages(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        let pages = self.pages.iter().enumerate();
+        pages.filter_map(|(number, page)| page.as_ref().map(|page| (number, &page[..])))
+    }
+
     /// Copies `bytes` to the bytes from `at` on.
     pub(super) fn write(&mut self, at: usize, bytes: &[u8]) {
         for (page, within, range) in runs::<N>(at, bytes.len()) {

@@ -13,7 +13,7 @@ use super::array::{Lab, Off};
 use super::explain::{assembled_words, event_words, slots_words};
 use super::life::{Copied, Watch};
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
-use super::{CacheLoss, ClientOp, Failed, Failure, Mix, Rng, Trace};
+use super::{CacheLoss, Choose, ClientOp, Failed, Failure, Mix, Odometer, Rng, Trace};
 use crate::block::{Bank, Extent, Lba, Marks, Sectors};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
@@ -43,6 +43,8 @@ pub struct Tally {
     pub refused: u64,
     /// Views with more members lost that were read.
     pub views: u64,
+    /// Second cuts that came when nothing was left to recover.
+    pub late: u64,
     /// Rare branches the copies have taken.
     pub marks: Marks,
     /// Hash of all that happened in copies.
@@ -55,6 +57,7 @@ impl AddAssign for Tally {
         self.forced += other.forced;
         self.refused += other.refused;
         self.views += other.views;
+        self.late += other.late;
         self.marks.merge(other.marks);
         self.trace.note(other.trace.0);
     }
@@ -68,7 +71,7 @@ impl CrashPoint {
         let then = [Aftermath::Recover, Aftermath::Read, Aftermath::Lose, Aftermath::Write][rng.below(4) as usize];
         let again = Again { events: rng.below(60), loss: CacheLoss::ALL[rng.below(5) as usize] };
         let (back, twice, choose) = (rng.chance(50), rng.chance(20), rng.draw() >> 1);
-        CrashPoint { event, loss, back, then, again: twice.then_some(again), choose }
+        CrashPoint { event, loss, survivors: None, back, then, again: twice.then_some(again), choose }
     }
 }
 
@@ -133,9 +136,13 @@ impl Onlooker<'_> {
 /// Cuts the power of `lab`, a copy, and audits what comes back.
 pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlooker<'_>) -> Result<Tally, Failed> {
     let mut choose = Rng::new(point.choose, 0);
+    let views = if point.survivors.is_some() { Views::All } else { Views::One };
     let mut tally = Tally::default();
     onlooker.tell(&lab, format!("power cut of a copy at event {}, {:?}", lab.world.events(), point.loss));
-    let cut_off = cut(lab, point.loss, point.back, regime, &mut choose, &mut tally, onlooker)?;
+    let cut_off = match point.survivors {
+        None => cut(lab, point.loss, point.back, regime, &mut choose, &mut tally, onlooker)?,
+        Some(number) => cut(lab, point.loss, point.back, regime, &mut Odometer::at(number), &mut tally, onlooker)?,
+    };
     let Some(mut lab) = cut_off else { return Ok(tally) };
     if let Some(again) = point.again {
         some_reads(&mut lab, &mut choose, onlooker);
@@ -144,6 +151,7 @@ pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlook
                 break;
             }
         }
+        tally.late += u64::from(lab.is_at_rest());
         onlooker.tell(&lab, format!("power cut again, {:?}", again.loss));
         let cut_off = cut(lab, again.loss, point.back, regime, &mut choose, &mut tally, onlooker)?;
         let Some(after) = cut_off else { return Ok(tally) };
@@ -151,7 +159,7 @@ pub fn crash(lab: Lab, point: &CrashPoint, regime: Regime, onlooker: &mut Onlook
     }
     aftermath(&mut lab, point.then, &mut choose, onlooker)?;
     onlooker.tell(&lab, "everything is read and checked".to_owned());
-    tally.views += audit(&mut lab, Views::One, &mut choose, onlooker)?;
+    tally.views += audit(&mut lab, views, &mut choose, onlooker)?;
     tally.marks = lab.bank().marks();
     tally.trace = lab.bank().trace();
     Ok(tally)
@@ -162,7 +170,7 @@ fn cut(
     loss: CacheLoss,
     back: bool,
     regime: Regime,
-    choose: &mut Rng,
+    choose: &mut impl Choose,
     tally: &mut Tally,
     onlooker: &mut Onlooker<'_>,
 ) -> Result<Option<Lab>, Failed> {
@@ -171,6 +179,7 @@ fn cut(
     if back {
         off.bring_all_back();
     }
+    onlooker.watch.left(off.bank());
     let lab = power_on(off, regime, tally)?;
     if let Some(lab) = &lab {
         onlooker.tell(lab, assembled_words(Some(lab)));
@@ -181,6 +190,12 @@ fn cut(
 /// Assembles what a cut has left, insisting where it is dirty and degraded. `None`: too little is left, and rightly.
 pub(super) fn power_on(off: Off, regime: Regime, tally: &mut Tally) -> Result<Option<Lab>, Failed> {
     let degraded = off.was_degraded();
+    let mut off = off;
+    // A member that failed knows nothing of it, and alone would start with what it held then. As mdadm asks for --run
+    // where members are missing that were there, whoever is in charge plugs in what is newer.
+    if regime == Regime::Unbudgeted && off.is_all_behind() {
+        off.bring_all_back();
+    }
     let (off, error) = match off.assemble(false) {
         Ok(lab) if lab.is_dirty_and_degraded() => return Err(Failed::NotRefused),
         Ok(lab) => return Ok(Some(lab)),
@@ -274,6 +289,9 @@ pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng, onlooker: &mut Onloo
         return Err(Failed::IdleSpare(device));
     }
     if lab.array().is_sync_blocked() {
+        return Ok(0);
+    }
+    if views == Views::All && !onlooker.watch.is_new(lab) {
         return Ok(0);
     }
     scrub(lab, onlooker)?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use rangemap::RangeSet;
 
 use super::queue::Queue;
-use super::{Rng, Trace};
+use super::{Choose, Odometer, Rng, Trace};
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Mark, Marks, Op, Payload,
     Request, SECTOR_BYTES, Sectors,
@@ -98,6 +98,8 @@ struct Disk {
     /// Sectors for which there is no space, if space is limited.
     without_space: Option<RangeSet<u64>>,
     medium_errors: BTreeSet<u64>,
+    /// Sectors whose last write a failed flush took with it.
+    lost: RangeSet<u64>,
     submitted: u64,
     hits: Hits,
     rng: Rng,
@@ -221,9 +223,15 @@ impl SimBank {
         cached.chain(mine.map(|each| each.request.extent)).collect()
     }
 
+    /// Where what was written last is gone with a flush that failed.
+    pub fn lost(&self, device: DeviceId) -> impl Iterator<Item = Extent> {
+        let extent = |range: &std::ops::Range<u64>| Extent::new(Lba(range.start), Sectors(range.end - range.start));
+        self.disks[device.0 as usize].lost.iter().map(extent)
+    }
+
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
     /// completion, caches are empty, and each sector is one of the versions `loss` allows.
-    pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut Rng) {
+    pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut impl Choose) {
         let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
@@ -235,6 +243,43 @@ impl SimBank {
             disk.arm = Arm::default();
             disk.lose_power(loss, cached, torn, choose);
         }
+    }
+
+    /// All ways in which sectors may survive a power cut now, by their numbers to [`Odometer::at`], one of those that leave
+    /// the same behind, with its [fingerprint](SimBank::fingerprint); if there are more than `most`, none survives, all survive, and `drawn` others.
+    pub fn survivors(&self, most: u64, drawn: u64, choose: &mut Rng) -> Vec<(u64, u64)> {
+        let cut = |odometer: &mut Odometer| {
+            let mut bank = self.clone();
+            bank.power_cut(CacheLoss::PerSector, odometer);
+            bank.fingerprint()
+        };
+        let mut odometer = Odometer::default();
+        let none = cut(&mut odometer);
+        let ways = odometer.ways();
+        if ways > most {
+            let others = std::iter::once(ways - 1).chain((0..drawn).map(|_| choose.range(1..ways - 1)));
+            let others = others.map(|number| (number, cut(&mut Odometer::at(number))));
+            return std::iter::once((0, none)).chain(others).collect();
+        }
+        let mut left = BTreeSet::from([none]);
+        let mut numbers = vec![(0, none)];
+        while odometer.advance() {
+            let some = cut(&mut odometer);
+            if left.insert(some) {
+                numbers.push((odometer.number(), some));
+            }
+        }
+        numbers
+    }
+
+    /// A hash of what is on the media, and of which disks answer: after a power cut, all there is.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Trace::default();
+        for disk in &self.disks {
+            hash.note(u64::from(disk.online));
+            disk.media.fingerprint(&mut hash);
+        }
+        hash.0
     }
 
     fn note(&mut self, what: &'static str, now: Instant, device: DeviceId, id: u64, extent: Extent) {
@@ -321,6 +366,7 @@ impl Disk {
             flushes_to_fail: 0,
             without_space: None,
             medium_errors: BTreeSet::new(),
+            lost: RangeSet::new(),
             submitted: 0,
             hits: Hits::default(),
             rng,
@@ -396,7 +442,9 @@ impl Disk {
         }
         self.flushes_to_fail -= 1;
         self.hits.flushes_lost += 1;
-        self.cache.clear();
+        for cached in self.cache.drain(..) {
+            self.lost.insert(cached.extent.range());
+        }
         Err(IoError::Medium)
     }
 
@@ -494,6 +542,9 @@ impl Disk {
 
     fn land(&mut self, extent: Extent, data: Option<&Payload>) {
         self.forgive(extent);
+        if !self.lost.is_empty() {
+            self.lost.remove(extent.range());
+        }
         self.media.write(extent, data);
     }
 
@@ -506,7 +557,7 @@ impl Disk {
         }
     }
 
-    fn lose_power(&mut self, loss: CacheLoss, cached: Vec<Cached>, torn: Vec<Cached>, choose: &mut Rng) {
+    fn lose_power(&mut self, loss: CacheLoss, cached: Vec<Cached>, torn: Vec<Cached>, choose: &mut impl Choose) {
         let (landed, open) = match loss {
             CacheLoss::KeepAll => (cached, torn),
             CacheLoss::DropAll => return,
@@ -525,7 +576,7 @@ impl Disk {
     }
 
     /// Leaves each unit as it was after any of the writes that touched it, or before the first.
-    fn choose_versions(&mut self, mut open: Vec<Cached>, unit: Sectors, choose: &mut Rng) {
+    fn choose_versions(&mut self, mut open: Vec<Cached>, unit: Sectors, choose: &mut impl Choose) {
         open.sort_by_key(|write| write.effect);
         for (unit, versions) in versions_by_unit(&open, unit) {
             let chosen = choose.below(versions.len() as u64 + 1) as usize;

@@ -5,16 +5,17 @@
 //! [`super::crash`]). In the end faults are mended and everything must come to rest within bounded time: recovered where
 //! a spare was there, a check clean, every sector right from every view with more members lost.
 
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::array::Lab;
 use super::coverage::Coverage;
-use super::crash::{self, Onlooker, Tally, Views, audit, power_on, recover};
+use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on, recover};
 use super::explain::{assembled_words, event_words, strike_words};
-use super::scenario::{Act, CrashPoint, Moment, Regime, Scenario, Target, When};
+use super::scenario::{Act, Aftermath, Again, CrashPoint, Moment, Regime, Scenario, Target, When};
 use super::strikes::{Seen, Situation, count_act, count_cut};
-use super::{CacheLoss, ClientOp, Failed, Finding, OpId, Rng, Trace};
+use super::{CacheLoss, ClientOp, Failed, Finding, OpId, Rng, SimBank, Trace};
 use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
 use crate::disk::{FaultKind, FaultSpec};
 use crate::raid::band::Phase;
@@ -45,6 +46,25 @@ pub enum Cuts {
     /// Before every event after the last operation was submitted, the same way each time: how a shrunk scenario, which
     /// ends with the operations submitted before the cut, finds its crash point again.
     Like(CrashPoint),
+    /// Before every event after the last operation was submitted and the last step was taken, in every way: what is
+    /// before is there in a shorter scenario, too.
+    All(Survivors),
+}
+
+/// What a power cut leaves, in all its ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Survivors {
+    /// Every combination of what survives in caches, if there are at most so many ...
+    pub ways_max: u64,
+    /// ... else nothing, all, and so many others that are drawn.
+    pub drawn: u64,
+    /// The recovery from each is cut off again, before every one of its events.
+    pub twice: bool,
+}
+
+impl Survivors {
+    /// Sixteen ways, or two and four that are drawn.
+    pub const FEW: Survivors = Survivors { ways_max: 16, drawn: 4, twice: false };
 }
 
 impl Effort {
@@ -137,6 +157,16 @@ pub trait Watch {
     fn enter(&mut self, copy: Copied) {
         let _ = copy;
     }
+    /// The power was cut, and this is left on the disks.
+    fn left(&mut self, bank: &SimBank) {
+        let _ = bank;
+    }
+    /// Whether an array at rest is to be checked, and views of it read with more members lost: no, if one was that
+    /// holds the same.
+    fn is_new(&mut self, lab: &Lab) -> bool {
+        let _ = lab;
+        true
+    }
     /// The copy ended well, and the original goes on.
     fn leave(&mut self) {}
 }
@@ -228,6 +258,8 @@ struct Life<'a> {
     /// What a fault would strike now.
     situation: Situation,
     seen: Seen,
+    /// What power cuts left on disks, who was in doubt then, and whether stopped disks were back: each is tried once.
+    left: BTreeSet<(u64, u64, bool)>,
 }
 
 /// Lines of its story a finding carries.
@@ -258,6 +290,7 @@ impl<'a> Life<'a> {
             quiet_since: None,
             situation: Situation::default(),
             seen: Seen::default(),
+            left: BTreeSet::new(),
         }
     }
 
@@ -378,19 +411,68 @@ impl<'a> Life<'a> {
         Ok(more)
     }
 
-    /// Whether the life ends here, after cutting the power of a copy where it is to be cut.
+    /// Whether the life ends here, after cutting the power of copies where it is to be cut.
     fn is_crash_point(&mut self) -> Result<bool, End> {
         let (event, seed) = (self.lab().world.events(), self.scenario.seed);
         let point = match (self.scenario.crash, self.effort.cuts) {
             (Some(point), _) if point.event == event => point,
-            (Some(_), _) | (None, Cuts::None) => return Ok(false),
             (None, Cuts::Every(every)) if event % every == Rng::new(seed, 101).below(every) => {
                 CrashPoint::drawn(seed, event)
             }
-            (None, Cuts::Every(_)) => return Ok(false),
+            (Some(_), _) | (None, Cuts::None | Cuts::Every(_)) => return Ok(false),
             (None, Cuts::Like(_)) if self.op < self.scenario.clients.ops.len() => return Ok(false),
             (None, Cuts::Like(point)) => CrashPoint { event, ..point },
+            (None, Cuts::All(survivors)) => return self.cut_all(survivors).map(|()| false),
         };
+        self.cut_copy(point)?;
+        Ok(self.scenario.crash.is_some())
+    }
+
+    /// Cuts the power of copies in every way.
+    fn cut_all(&mut self, survivors: Survivors) -> Result<(), End> {
+        let Report { idle_steps, held_back, .. } = self.report;
+        let waits = self.op < self.scenario.clients.ops.len()
+            || self.progress.iter().any(|progress| progress.taken.is_none())
+            // What has come to nothing leaves a life that is there without it.
+            || idle_steps + held_back > 0;
+        if waits {
+            return Ok(());
+        }
+        let (lab, seed) = (self.lab(), self.scenario.seed);
+        let event = lab.world.events();
+        let has_stopped = lab.disks().iter().any(|disk| !lab.bank().is_online(*disk));
+        let Survivors { ways_max, drawn, twice } = survivors;
+        let ways = lab.bank().survivors(ways_max, drawn, &mut Rng::new(seed, 3 << 32 | event));
+        let backs = if has_stopped { &[false, true][..] } else { &[false] };
+        let doubts = lab.doubts();
+        for ((way, left), back) in ways.into_iter().flat_map(|way| backs.iter().map(move |back| (way, *back))) {
+            if !self.left.insert((left, doubts, back)) {
+                continue;
+            }
+            let once = CrashPoint {
+                event,
+                loss: CacheLoss::PerSector,
+                survivors: Some(way),
+                back,
+                then: Aftermath::Recover,
+                again: None,
+                choose: event,
+            };
+            self.cut_copy(once)?;
+            for loss in [CacheLoss::DropAll, CacheLoss::KeepAll, CacheLoss::PerSector].iter().filter(|_| twice) {
+                for events in 0..EVENTS_MAX {
+                    let again = Again { events, loss: *loss };
+                    if self.cut_copy(CrashPoint { again: Some(again), ..once })?.late > 0 {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts the power of a copy, and sees what comes of it.
+    fn cut_copy(&mut self, point: CrashPoint) -> Result<Tally, End> {
         // A scenario that ends at its crash point audits nothing else.
         self.crash = Some(point);
         let length = self.told.len();
@@ -401,22 +483,24 @@ impl<'a> Life<'a> {
         self.watch.enter(Copied::PowerCut);
         let mut onlooker = Onlooker { told: &mut self.told, watch: self.watch };
         let result = crash::crash(lab, &point, regime, &mut onlooker);
-        match result {
+        let tally = match result {
             Ok(tally) => {
                 self.report.coverage.marks(tally.marks);
                 self.report.trace.note(tally.trace.0);
                 self.report.tally += tally;
+                tally
             }
             // A copy that lies proves nothing; the life goes on.
             Err(failed) if !promised && !matches!(failed, Failed::Panicked(_)) => {
                 self.report.promise = Promise::None;
+                Tally { late: 1, ..Tally::default() }
             }
             Err(failed) => return Err(failed.into()),
-        }
+        };
         self.watch.leave();
         self.told.truncate(length);
         self.crash = None;
-        Ok(self.scenario.crash.is_some())
+        Ok(tally)
     }
 
     /// Whether nothing is under way and nothing has been for a while: what still ticks will tick for ever.
@@ -452,6 +536,7 @@ impl<'a> Life<'a> {
         let lab = self.lab();
         match step.when {
             When::Op(count) => self.op >= count,
+            When::Answered(count) => self.op - lab.world.inflight() >= count,
             When::Time(time) => lab.world.now() >= Instant::START + time,
             When::Io(target, count) => {
                 self.device(target).is_some_and(|device| lab.bank().io_count_of(device) >= count)

@@ -16,12 +16,15 @@
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+mod bytes;
 pub mod campaign;
+mod choose;
 pub mod coverage;
 mod cow;
 pub mod crash;
 mod disk;
 pub mod draw;
+pub mod exhaust;
 pub mod explain;
 mod finding;
 pub mod life;
@@ -42,10 +45,11 @@ mod world;
 #[cfg(test)]
 mod wrong;
 
+pub use choose::{Choose, Odometer};
 pub use disk::{CacheLoss, DiskModel, Hdd, Hits, Service, SimBank, Snapshot, Timing};
 pub use draw::{Harm, Wish, draw};
 pub use finding::{Failed, Finding, Reason};
-pub use life::{Copied, Cuts, Effort, Promise, Report, Verdict, Watch, live, live_watched};
+pub use life::{Copied, Cuts, Effort, Promise, Report, Survivors, Verdict, Watch, live, live_watched};
 pub use oracle::{Got, OpId, Oracle, Rule, Violation};
 pub use rng::Rng;
 pub use scenario::{Regime, Scenario, ScenarioError};

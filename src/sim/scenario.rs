@@ -135,6 +135,8 @@ pub struct Step {
 pub enum When {
     /// `op N`: N client operations have been submitted.
     Op(usize),
+    /// `answered N`: of the client operations submitted, N are no longer under way.
+    Answered(usize),
     /// `time 12ms`: the virtual clock has come there.
     Time(Duration),
     /// `io disk-1 37`: the disk has been given that many requests.
@@ -254,6 +256,10 @@ pub struct CrashPoint {
     /// What becomes of the caches.
     #[serde(with = "super::text::loss")]
     pub loss: CacheLoss,
+    /// Of all ways in which sectors may survive, the one of this number to [`Odometer::at`](super::Odometer::at); then
+    /// every view is read. Else chance decides, and one view is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub survivors: Option<u64>,
     /// Disks that had stopped answer again.
     #[serde(default)]
     pub back: bool,

@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::life::{Cuts, Effort, Verdict, live};
+use super::life::{Cuts, Effort, Survivors, Verdict, live};
 use super::scenario::{Act, Aftermath, CrashPoint, Disks, Scenario, Step, Target, When};
 use super::{CacheLoss, ClientOp, Finding, Reason, Trace};
 use crate::block::{Durability, Extent, Lba, Sectors};
@@ -77,7 +77,10 @@ fn fails_again(candidate: &Scenario, reason: &Reason, events_max: u64) -> Option
     let Some(point) = candidate.crash else { return lived(candidate, Cuts::None) };
     lived(candidate, Cuts::None).or_else(|| {
         let anywhere = with(candidate, |scenario| scenario.crash = None);
-        lived(&anywhere, Cuts::Like(point))
+        match point.survivors {
+            None => lived(&anywhere, Cuts::Like(point)),
+            Some(_) => lived(&anywhere, Cuts::All(Survivors { twice: point.again.is_some(), ..Survivors::FEW })),
+        }
     })
 }
 
@@ -209,7 +212,7 @@ fn without_ops(scenario: &Scenario, gone: Range<usize>) -> Scenario {
     let mut scenario = scenario.clone();
     scenario.clients.ops.drain(gone.clone());
     for step in &mut scenario.steps {
-        if let When::Op(count) = &mut step.when {
+        if let When::Op(count) | When::Answered(count) = &mut step.when {
             *count -= gone.end.min(*count).saturating_sub(gone.start);
         }
     }
@@ -416,6 +419,9 @@ fn simpler_moments(when: When, ops: usize) -> Vec<When> {
     match when {
         When::Off(_) => Vec::new(),
         When::Op(count) => smaller(count as u64).into_iter().map(|count| When::Op(count as usize)).collect(),
+        When::Answered(count) => {
+            at_ops().chain(smaller(count as u64).into_iter().map(|count| When::Answered(count as usize))).collect()
+        }
         When::Time(time) => {
             let round = |unit: u32| {
                 let nanos = u128::from(unit).max(1);
@@ -479,7 +485,9 @@ fn simpler_seeds(scenario: &Scenario) -> Vec<Scenario> {
 /// Steps numbered from 1, in the order they are taken in as far as it can be seen.
 fn numbered_steps(scenario: &Scenario) -> Vec<Scenario> {
     let in_order = with(scenario, |scenario| {
-        scenario.steps.sort_by_key(|step| if let When::Op(count) = step.when { count } else { usize::MAX });
+        scenario.steps.sort_by_key(|step| {
+            if let When::Op(count) | When::Answered(count) = step.when { count } else { usize::MAX }
+        });
     });
     vec![numbered(&in_order), numbered(scenario)]
 }
@@ -637,7 +645,8 @@ mod tests {
         let mut scenario = draw(seed, &Wish { level: Some(Level::Raid6), ..Wish::default() });
         let again = Some(Again { events: 40, loss: CacheLoss::PerSector });
         let (loss, then) = (CacheLoss::PerSector, Aftermath::Write);
-        scenario.crash = Some(CrashPoint { event: 500, loss, back: true, then, again, choose: 1 << 40 });
+        scenario.crash =
+            Some(CrashPoint { event: 500, loss, back: true, then, again, choose: 1 << 40, survivors: None });
         scenario
     }
 

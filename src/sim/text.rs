@@ -179,6 +179,7 @@ impl FromStr for When {
         let mut words = Words::of(text);
         let when = match words.next("a moment")? {
             "op" => When::Op(words.number("a number of operations")? as usize),
+            "answered" => When::Answered(words.number("a number of operations")? as usize),
             "time" => When::Time(words.duration()?),
             "io" => When::Io(words.target()?, words.number("a number of requests")?),
             "recovery" => When::Recovery(words.parsed("a share as 37%", |word| {
@@ -201,7 +202,7 @@ impl FromStr for When {
             }
             word => {
                 return Err(format!(
-                    "`{word}` in `{text}` is no moment: op N, time T, io DISK N, recovery P%, phase NAME N, event N, N events after STEP, off STEP"
+                    "`{word}` in `{text}` is no moment: op N, answered N, time T, io DISK N, recovery P%, phase NAME N, event N, N events after STEP, off STEP"
                 ));
             }
         };
@@ -217,6 +218,7 @@ impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             When::Op(count) => write!(f, "op {count}"),
+            When::Answered(count) => write!(f, "answered {count}"),
             When::Time(time) => write!(f, "time {}", DurationText(time)),
             When::Io(target, count) => write!(f, "io {target} {count}"),
             When::Recovery(percent) => write!(f, "recovery {percent}%"),

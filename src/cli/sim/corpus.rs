@@ -45,7 +45,12 @@ impl Corpus {
 
     /// Keeps a finding. A scenario of its seed that is there already stays: it may have been shrunk since.
     pub fn keep(&self, found: &Found) -> Result<PathBuf, Failure> {
-        let path = self.directory.join(format!("{}.toml", found.seed));
+        self.keep_as(&found.seed.to_string(), found)
+    }
+
+    /// Keeps a finding under a name, where that is still free.
+    pub fn keep_as(&self, name: &str, found: &Found) -> Result<PathBuf, Failure> {
+        let path = self.directory.join(format!("{name}.toml"));
         if !path.exists() {
             write_whole(&path, found.to_file().as_bytes()).map_err(|error| Failure::cannot(error.to_string()))?;
         }

@@ -1,6 +1,7 @@
 //! `raidlab sim`: the same array in virtual time, under every fault that matters, with a verdict.
 
 mod corpus;
+mod exhaust;
 mod merge;
 mod replay;
 mod run;
@@ -24,6 +25,8 @@ pub struct SimArgs {
 enum Sim {
     /// Live many lives, and report those in which something was wrong
     Run(Box<run::RunArgs>),
+    /// Live every short story there is on the smallest arrays, cutting the power before every event in every way
+    Exhaust(Box<exhaust::ExhaustArgs>),
     /// Live a scenario or a seed once more, and tell its story
     Replay(replay::ReplayArgs),
     /// Make a scenario that fails as short as can be
@@ -36,6 +39,7 @@ enum Sim {
 pub fn run(args: &SimArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     match &args.what {
         Sim::Run(args) => run::run(args, manner, out),
+        Sim::Exhaust(args) => exhaust::run(args, manner, out),
         Sim::Replay(args) => replay::run(args, manner, out),
         Sim::Shrink(args) => shrink::run(args, manner, out),
         Sim::Merge(args) => merge::run(args, manner, out),

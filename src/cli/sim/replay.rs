@@ -219,7 +219,7 @@ impl LifeArgs {
             Some(Cuts::None) => typed += " --crash-points none",
             Some(Cuts::Every(1)) => typed += " --crash-points every",
             Some(Cuts::Every(every)) => typed += &format!(" --crash-points {every}"),
-            Some(Cuts::Like(_)) | None => {}
+            Some(Cuts::Like(_) | Cuts::All(_)) | None => {}
         }
         typed
     }

@@ -219,7 +219,7 @@ pub fn run(args: &RunArgs, manner: Manner, out: &mut impl Write) -> Outcome {
 }
 
 /// Set by the first Ctrl-C or SIGTERM; lives that are under way come to their end. The second one ends the program.
-fn stop_flag() -> Arc<AtomicBool> {
+pub(super) fn stop_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
         let registered = register_conditional_shutdown(signal, 4, Arc::clone(&flag));
@@ -428,18 +428,18 @@ impl Campaign<'_> {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 thread_local! {
-    static IN_LIFE: Cell<bool> = const { Cell::new(false) };
+    pub(super) static IN_LIFE: Cell<bool> = const { Cell::new(false) };
     /// Where this thread's last panic in a life came from.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    pub(super) static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
 /// A panic in a life is a finding, told like every other.
-fn silence_panics_of_lives() {
+pub(super) fn silence_panics_of_lives() {
     let before = take_hook();
     set_hook(Box::new(move |panic| {
         if IN_LIFE.get() {

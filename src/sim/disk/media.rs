@@ -3,6 +3,7 @@
 use rangemap::RangeSet;
 
 use crate::block::{Extent, Lba, Limits, Payload, SECTOR_BYTES, Sectors};
+use crate::sim::Trace;
 use crate::sim::cow::CowVec;
 
 use super::DiskModel;
@@ -117,6 +118,14 @@ impl Media {
         }
         if data.length > Sectors::ZERO {
             self.data.zero(self.place(data.start), data.length.at_grain(self.grain));
+        }
+    }
+
+    /// Adds all it holds to a hash.
+    pub(super) fn fingerprint(&self, hash: &mut Trace) {
+        for (place, page) in self.metadata.pages().chain(self.data.pages()) {
+            hash.note(place as u64);
+            hash.note_bytes(std::iter::once(page));
         }
     }
 
