@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Fills fuzz/corpus with the members of tests/golden."""
+"""Fills fuzz/corpus with the members of tests/golden and the scenarios of tests/scenarios."""
 import pathlib
 import struct
 
 here = pathlib.Path(__file__).resolve().parent
-corpus = {name: here / "corpus" / name for name in ("superblock", "bitmap", "bad_blocks")}
+corpus = {name: here / "corpus" / name for name in ("superblock", "bitmap", "bad_blocks", "scenario_text")}
 for folder in corpus.values():
     folder.mkdir(parents=True, exist_ok=True)
 for member in sorted((here.parent / "tests/golden").glob("*.bin")):
@@ -26,3 +26,5 @@ for member in sorted((here.parent / "tests/golden").glob("*.bin")):
             (corpus["bitmap"] / member.stem).write_bytes(read(at + bitmap, 8))
         if features & 8:
             (corpus["bad_blocks"] / member.stem).write_bytes(struct.pack("<BQ", 0, device) + read(at + log, 8))
+for scenario in sorted((here.parent / "tests/scenarios").glob("*.toml")):
+    (corpus["scenario_text"] / scenario.stem).write_bytes(scenario.read_bytes())

@@ -10,6 +10,7 @@ mod bad_input;
 mod blocks;
 mod campaign;
 mod crash;
+mod exhaust;
 mod from_md;
 mod grub;
 mod harness;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         crash::trials(),
         md::trials(),
         campaign::trials(),
+        exhaust::trials(),
         scenarios::trials(),
         to_md::trials(),
         from_md::trials(),

@@ -208,7 +208,7 @@ impl Lab {
         // It failed with the array, and nobody could write that down: it comes back as if it held all it should.
         if self.array().is_failed() {
             for disk in self.disks.clone() {
-                for extent in self.bank().dropped(disk).to_vec() {
+                for extent in self.bank().lost(disk).collect::<Vec<_>>() {
                     let World { stack, oracle, .. } = &mut self.world;
                     taint(stack, oracle, disk, extent);
                 }
@@ -222,7 +222,7 @@ impl Lab {
     }
 
     /// Rows whose columns a power cut now might leave in disagreement: some write there is under way, or on some
-    /// member not yet on the medium, or has been in doubt since the last cut.
+    /// member not yet on the medium, or lost with a flush that failed, or has been in doubt since the last cut.
     pub fn rows_in_doubt(&self) -> BTreeSet<Row> {
         let (array, geometry) = (self.array(), self.array().geometry());
         let mut rows = self.accepted.clone();
@@ -230,11 +230,9 @@ impl Lab {
             rows.extend(band.map(|row| (index, row)));
         }
         for member in array.members().iter() {
-            for extent in self.bank().unsettled(member.device) {
+            let (unsettled, lost) = (self.bank().unsettled(member.device), self.bank().lost(member.device));
+            for extent in unsettled.into_iter().chain(lost) {
                 rows.extend(rows_of(self.array(), member, extent));
-            }
-            for extent in self.bank().dropped(member.device) {
-                rows.extend(rows_of(self.array(), member, *extent));
             }
         }
         for extent in self.world.oracle.failed_writes() {
@@ -284,6 +282,34 @@ impl Lab {
     /// Whether nothing is under way, and nothing waits to be recovered.
     pub fn is_at_rest(&self) -> bool {
         self.world.inflight() == 0 && self.array().is_quiet() && !self.array().is_syncing()
+    }
+
+    /// A hash of the data on its disks, and of who holds what: what is read from any view follows from it.
+    pub fn data(&self) -> u64 {
+        let mut hash = Trace::default();
+        let data = Extent::new(Lba(METADATA.0), self.shape.member);
+        for member in self.array().members().iter() {
+            let slot = match member.place {
+                Place::Slot(slot) => u64::from(slot.0),
+                Place::Replacement(slot) => 1 << 8 | u64::from(slot.0),
+                Place::Spare | Place::Faulty => continue,
+            };
+            let online = self.bank().is_online(member.device);
+            hash.note_all([slot, u64::from(online), u64::from(member.stale.is_empty())]);
+            hash.note_bytes(std::iter::once(&self.bank().peek(member.device, data)[..]));
+        }
+        let geometry = self.array().geometry();
+        for index in (0..geometry.stripes()).map(StripeIndex) {
+            let stripe = geometry.stripe(index);
+            for row in 0..stripe.rows.0 {
+                let lost = stripe.columns.iter().map(|column| is_lost(self.array(), column, row));
+                let lost = lost.fold(1, |bits, lost| bits << 1 | u64::from(lost));
+                hash.note(lost << 1 | u64::from(self.array().is_trusted_at(stripe.start + Sectors(row))));
+            }
+        }
+        self.accepted.iter().for_each(|(index, row)| hash.note_all([index.0, *row]));
+        hash.note(self.world.oracle.excused() as u64);
+        hash.0
     }
 
     /// Whether anything is promised of a power cut now: one disk that lied about flushes counts as lost with what it

@@ -98,10 +98,10 @@ struct Disk {
     /// Sectors for which there is no space, if space is limited.
     without_space: Option<RangeSet<u64>>,
     medium_errors: BTreeSet<u64>,
+    /// Sectors whose last write a failed flush took with it.
+    lost: RangeSet<u64>,
     submitted: u64,
     hits: Hits,
-    /// What failed flushes have lost since the last power cut.
-    dropped: Vec<Extent>,
     /// Reads that met unreadable sectors since somebody asked.
     met_unreadable: Vec<Extent>,
     /// What was stored since somebody asked, if anybody does.
@@ -234,16 +234,17 @@ impl SimBank {
         self.disks[device.0 as usize].written.replace(Vec::new()).unwrap_or_default()
     }
 
-    /// Sectors that failed flushes of `device` have lost since the last power cut.
-    pub fn dropped(&self, device: DeviceId) -> &[Extent] {
-        &self.disks[device.0 as usize].dropped
-    }
-
     /// Where a power cut now would leave a choice: writes in flight, and completed ones that no flush covered.
     pub fn unsettled(&self, device: DeviceId) -> Vec<Extent> {
         let cached = self.disks[device.0 as usize].cache.iter().map(|cached| cached.extent);
         let mine = self.inflight.iter().filter(|each| each.device == device && each.request.op.is_write());
         cached.chain(mine.map(|each| each.request.extent)).collect()
+    }
+
+    /// Where what was written last is gone with a flush that failed.
+    pub fn lost(&self, device: DeviceId) -> impl Iterator<Item = Extent> {
+        let extent = |range: &std::ops::Range<u64>| Extent::new(Lba(range.start), Sectors(range.end - range.start));
+        self.disks[device.0 as usize].lost.iter().map(extent)
     }
 
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
@@ -252,7 +253,6 @@ impl SimBank {
         let inflight = self.inflight.take_all();
         for (device, disk) in self.disks.iter_mut().enumerate() {
             let cached = std::mem::take(&mut disk.cache);
-            disk.dropped.clear();
             let torn = inflight
                 .iter()
                 .filter(|each| each.device.0 as usize == device)
@@ -384,9 +384,9 @@ impl Disk {
             flushes_to_fail: 0,
             without_space: None,
             medium_errors: BTreeSet::new(),
+            lost: RangeSet::new(),
             submitted: 0,
             hits: Hits::default(),
-            dropped: Vec::new(),
             met_unreadable: Vec::new(),
             written: None,
             rng,
@@ -463,7 +463,9 @@ impl Disk {
         }
         self.flushes_to_fail -= 1;
         self.hits.flushes_lost += 1;
-        self.dropped.extend(self.cache.drain(..).map(|cached| cached.extent));
+        for cached in self.cache.drain(..) {
+            self.lost.insert(cached.extent.range());
+        }
         Err(IoError::Medium)
     }
 
@@ -564,6 +566,9 @@ impl Disk {
 
     fn land(&mut self, extent: Extent, data: Option<&Payload>) {
         self.forgive(extent);
+        if !self.lost.is_empty() {
+            self.lost.remove(extent.range());
+        }
         self.media.write(extent, data);
     }
 

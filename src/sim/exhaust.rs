@@ -31,6 +31,9 @@
 //! caches held lost, or kept. As long as a level promises to bear them, data must come back; beyond, errors must be
 //! earned.
 
+use std::collections::BTreeSet;
+
+use super::array::Lab;
 use super::life::{Cuts, Effort, Survivors, Watch, live_watched};
 use super::scenario::{Act, Clients, Regime, Scenario, Step, Target, When};
 use super::{CacheLoss, ClientOp, Report, Rng, Shape, ShapeError, SimBank, Verdict};
@@ -58,7 +61,7 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// What takes a minute.
+    /// What a dozen cores do in about a minute.
     pub const USUAL: Scope = Scope { ops: 2, faults: 1, stripes: 6, disks: None, bitmap: false, twice: false, seed: 0 };
 }
 
@@ -205,7 +208,7 @@ impl Space {
         let effort = Effort { cuts: Cuts::All(survivors), ..Effort::PLAIN };
         let mut seen = Seen::default();
         let (report, verdict) = live_watched(&self.scenario(number), effort, &mut seen);
-        let Seen(mut states) = seen;
+        let Seen { mut states, .. } = seen;
         states.sort_unstable();
         states.dedup();
         Lived { report, verdict, states }
@@ -215,13 +218,20 @@ impl Space {
 /// More than any word has, so that a longer one begins like a shorter one.
 const AT_ONCE: usize = 64;
 
-/// Remembers what power cuts left.
+/// Remembers what power cuts left, and of which arrays at rest views were read.
 #[derive(Default)]
-struct Seen(Vec<u64>);
+struct Seen {
+    states: Vec<u64>,
+    data: BTreeSet<u64>,
+}
 
 impl Watch for Seen {
     fn left(&mut self, bank: &SimBank) {
-        self.0.push(bank.fingerprint());
+        self.states.push(bank.fingerprint());
+    }
+
+    fn is_new(&mut self, lab: &Lab) -> bool {
+        self.data.insert(lab.data())
     }
 }
 
@@ -342,46 +352,6 @@ mod tests {
                 })
                 .collect();
             assert_eq!(texts.len() as u64, space.words(), "{level}");
-        }
-    }
-}
-#[cfg(test)]
-mod probe {
-    use super::*;
-    #[test]
-    #[ignore]
-    #[allow(clippy::disallowed_methods)]
-    fn probe() {
-        for level in Level::ALL {
-            let space = Space::new(level, Scope::USUAL).unwrap();
-            let begun = std::time::Instant::now();
-            let (mut cuts, mut views, mut events, mut findings) = (0, 0, 0, 0);
-            let mut never = 0;
-            let sample = space.sample(60, 1);
-            for number in &sample {
-                let lived = space.live(*number);
-                cuts += lived.report.tally.cuts;
-                views += lived.report.tally.views;
-                events += lived.report.events;
-                never += lived.report.never + lived.report.idle_steps + lived.report.held_back;
-                if lived.verdict != Verdict::Pass {
-                    findings += 1;
-                    if findings < 4 {
-                        if let Verdict::Finding(f) = &lived.verdict {
-                            eprintln!("{number} {f}\n{}", f.scenario.to_toml());
-                        } else {
-                            eprintln!("{:?}", lived.verdict)
-                        }
-                    }
-                }
-            }
-            eprintln!(
-                "{level} member {} stripes {} words {} cuts {cuts} views {views} events {events} never {never} findings {findings} {:?}",
-                space.shape().member.0,
-                space.shape().geometry().stripes(),
-                space.words(),
-                begun.elapsed()
-            );
         }
     }
 }

@@ -16,6 +16,7 @@
 pub mod array;
 #[cfg(test)]
 mod array_tests;
+mod bytes;
 pub mod campaign;
 mod choose;
 pub mod coverage;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::{DiskModel, Rng};
+use super::{Choose, DiskModel, Rng};
 use crate::block::{DeviceId, Limits, Sectors};
 use crate::raid::create::{CreateError, NewArray, NewDevice, create};
 use crate::raid::geometry::Geometry;
@@ -84,7 +84,7 @@ impl Shape {
     }
 
     /// Any array of a level.
-    pub fn of(level: Level, rng: &mut Rng) -> Shape {
+    pub fn of(level: Level, rng: &mut impl Choose) -> Shape {
         let (names, least): (&[&str], u64) = match level {
             Level::Raid5 => (&["ls", "la", "rs", "ra", "parity-first", "parity-last"], 3),
             Level::Raid6 => (&["ls", "la", "rs", "ddf-zero-restart", "ddf-N-continue", "left-symmetric-6"], 4),
@@ -102,7 +102,7 @@ impl Shape {
         let redundant = level != Level::Raid0;
         let bitmap = (redundant && rng.chance(50)).then(|| Sectors(8 << rng.below(3)));
         let member =
-            if bitmap.is_some() || level == Level::Raid1 { Sectors(128) } else { Sectors(8 * rng.range(4..11)) };
+            if bitmap.is_some() || level == Level::Raid1 { Sectors(128) } else { Sectors(8 * (4 + rng.below(7))) };
         let spares = if redundant && rng.chance(40) { 1 } else { 0 };
         Shape { layout, disks, spares, member, bitmap, ..Shape::plain(level, disks) }
     }
