@@ -10,7 +10,7 @@ use super::{CacheLoss, Cuts, Effort, Failed, Rng, Scenario, Shape, Verdict, Wish
 use crate::block::{DeviceId, Durability, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
 use crate::raid::geometry::StripeIndex;
-use crate::raid::level::{Layout, Level};
+use crate::raid::level::Level;
 use crate::raid::mutant::{Mutant, switch_on};
 use crate::raid::sync::{Scrub, SyncOptions};
 

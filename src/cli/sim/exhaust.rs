@@ -39,7 +39,7 @@ pub struct ExhaustArgs {
     #[arg(long, value_name = "L")]
     level: Option<Level>,
     /// Operations of a story, at most
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=4))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=4))]
     ops: u8,
     /// Faults of a story, at most
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=3))]
@@ -85,8 +85,8 @@ pub struct ExhaustArgs {
 
 const TIMES: &str =
     "How long it takes grows fast. Measured in November 2026 on one core of two shared ones of a server:
-  --ops 1 --faults 1   2771 stories: all of them in 44 s (raid0 0.2, raid1 2, raid4 5, raid5 15, raid6 17, raid10 5)
-  --ops 2 --faults 1   48093 stories, the default: about 10 to 15 minutes by a sample, a minute on a dozen cores
+  --ops 1 --faults 1   2771 stories, the default: all of them in 44 s (raid0 0.2, raid1 2, raid4 5, raid5 15, raid6 17, raid10 5)
+  --ops 2 --faults 1   48093 stories: about 10 to 15 minutes by a sample
   --ops 3 --faults 2   25 million stories: about 200 hours, for shards on a cluster (raid0 0.5, raid1 2,
                        raid4 20, raid5 70, raid6 95, raid10 15)
 --depth 2 takes about a hundred times as long. --sample 100 says what to expect here.";
