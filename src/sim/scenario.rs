@@ -1,6 +1,6 @@
 //! Scenarios: all that will happen in a life, as data.
 //!
-//! A seed is [drawn](super::draw) into a scenario before anything runs: the array, what its clients do, and steps, each
+//! A seed is [drawn](mod@super::draw) into a scenario before anything runs: the array, what its clients do, and steps, each
 //! with the moment it waits for. What is left of the seed afterwards decides service times and which of the versions
 //! in a cache survive, each from a stream of its own, so that a step can be taken out and the others stay as they were.
 //! A scenario is a TOML file that can as well be written by hand:
@@ -31,7 +31,7 @@
 //! do = "power-cut per-sector"
 //! ```
 //!
-//! The words are those of [`When`], [`Act`] and [`ClientOp`](super::ClientOp), which see.
+//! The words are those of [`When`], [`Act`] and [`ClientOp`], which see.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

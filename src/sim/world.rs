@@ -254,7 +254,7 @@ impl<S: Bank> World<S> {
     /// The stack, and the clients that wait until there is one again.
     pub fn part(self) -> (S, Waiting<S>) {
         let World { stack, oracle, earned, account, done, answers: _, events, now } = self;
-        (stack, Waiting { oracle, earned, account, done, events, now })
+        (stack, Waiting { oracle, now, earned, account, done, events })
     }
 
     fn stuck(&self) -> Failure {
