@@ -39,6 +39,10 @@ pub enum ManageError {
     /// It cannot be replaced because it holds nothing to replace it from.
     #[error("it is not in sync: let its recovery finish first, or fail it")]
     NotInSync,
+    /// It failed, and that is not on record yet: were it back in the same update, a crash could leave members that call it
+    /// in sync beside its own word that it is.
+    #[error("that it failed is not on record yet: try again in a moment")]
+    Unrecorded,
     /// It left, and its last requests have not come back.
     #[error("its last requests have not come back yet: try again in a moment")]
     Draining,
@@ -194,6 +198,9 @@ impl<B: Bank> Array<B> {
     /// Puts a device back that left: what it missed since is copied, by the bitmap; the rest it still holds.
     pub fn re_add(&mut self, candidate: Candidate) -> Result<(), ManageError> {
         self.check_re_add(&candidate, candidate.device)?;
+        if self.control.record().is_some() {
+            return Err(ManageError::Unrecorded);
+        }
         let Candidate { device, superblock, bad, .. } = candidate;
         if self.control.members.get(device).is_some() {
             return Err(ManageError::AlreadyAMember);

@@ -356,7 +356,8 @@ impl Lab {
                 let on_it = stripe.columns.iter().any(|column| column.slot == slot);
                 !on_it
                     || (0..stripe.rows.0)
-                        .filter(|row| hit.as_ref().is_none_or(|hit| hit.contains(&(index, *row))))
+                        // Where a sector cannot be read, its neighbours in the chunk are reconstructed with it.
+                        .filter(|_| hit.as_ref().is_none_or(|hit| hit.iter().any(|(of, _)| *of == index)))
                         .all(|row| row_survives(index, &stripe, row))
             })
     }

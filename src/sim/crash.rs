@@ -21,9 +21,6 @@ use crate::raid::assemble::AssembleError;
 use crate::raid::member::Place;
 use crate::raid::sync::Scrub;
 
-/// After so many events what cannot be had is noted for the operations under way.
-pub(super) const NOTE_LOSSES: u64 = 4;
-
 /// More events than any recovery here takes.
 pub(super) const EVENTS_MAX: u64 = 50_000;
 
@@ -96,9 +93,7 @@ impl Onlooker<'_> {
 
     /// One event, looked at. `Ok(false)`: nothing will happen by itself.
     pub fn step(&mut self, lab: &mut Lab) -> Result<bool, Failure> {
-        if lab.world.events().is_multiple_of(NOTE_LOSSES) {
-            lab.note_losses();
-        }
+        lab.note_losses();
         let stepped = lab.world.step();
         self.look(lab);
         stepped

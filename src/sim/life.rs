@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::array::Lab;
 use super::coverage::Coverage;
-use super::crash::{self, EVENTS_MAX, NOTE_LOSSES, Onlooker, Tally, Views, audit, power_on, recover};
+use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on};
 use super::explain::{assembled_words, event_words, strike_words};
 use super::scenario::{Act, Aftermath, Again, CrashPoint, Moment, Regime, Scenario, Target, When};
 use super::strikes::{Seen, Situation, count_act, count_cut};
@@ -399,9 +399,7 @@ impl<'a> Life<'a> {
             }
         };
         let lab = self.lab_mut();
-        if lab.world.events().is_multiple_of(NOTE_LOSSES) {
-            lab.note_losses();
-        }
+        lab.note_losses();
         lab.array().check_invariants();
         lab.check_written()?;
         let lab = self.lab();
@@ -897,9 +895,10 @@ impl<'a> Life<'a> {
         }
         let begun = self.lab().world.now();
         self.pause = Some(Pause::Resting);
-        let lab = self.lab.as_mut().expect("it is there");
-        recover(lab, &mut Onlooker { told: &mut self.told, watch: self.watch })?;
         loop {
+            if self.is_crash_point()? {
+                return Ok(());
+            }
             let lab = self.lab.as_mut().expect("it is there");
             let more = Onlooker { told: &mut self.told, watch: self.watch }.step(lab)?;
             if !more || self.is_at_rest() {

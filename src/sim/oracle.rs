@@ -96,6 +96,7 @@ pub struct Oracle {
     failed_at: Vec<Extent>,
     /// Sectors that could not be had for a moment, and when that was last.
     lost_at: BTreeMap<u64, u64>,
+    no_error_is_earned: bool,
     clock: u64,
     crashes: u32,
     /// The latest beginning of a flush that succeeded: writes acknowledged before it are durable.
@@ -162,6 +163,7 @@ impl Oracle {
             failed: BTreeSet::new(),
             failed_at: Vec::new(),
             lost_at: BTreeMap::new(),
+            no_error_is_earned: false,
             clock: 0,
             crashes: 0,
             flushed_before: 1,
@@ -197,6 +199,11 @@ impl Oracle {
     /// Operations submitted and not completed.
     pub fn inflight(&self) -> usize {
         self.inflight.len()
+    }
+
+    /// From now on no error is earned, whatever could not be had.
+    pub fn forbid_errors(&mut self) {
+        self.no_error_is_earned = true;
     }
 
     /// What the operations under way are about.
@@ -410,7 +417,7 @@ impl Oracle {
         error: IoError,
         earned: impl Fn(Lba) -> bool,
     ) -> Result<(), Box<Violation>> {
-        let was_lost = |lba| self.lost_at.get(&lba).is_some_and(|at| *at >= op.0);
+        let was_lost = |lba| !self.no_error_is_earned && self.lost_at.get(&lba).is_some_and(|at| *at >= op.0);
         if extent.range().any(|lba| earned(Lba(lba)) || was_lost(lba)) {
             return Ok(());
         }

@@ -363,8 +363,8 @@ do = "power-cut keep-all"
     );
 }
 
-/// R4 (flush) broken: a member failed and came back while superblocks were being written. That update had been begun when
-/// the member still held everything, and said so of it; a power cut later it was believed.
+/// R4 (flush) broken: a member failed and came back within one update of the superblocks. The others called it in sync by
+/// then, and so did its own, from before it failed; a power cut later it was believed.
 #[test]
 fn raid10_back_within_an_update() {
     passes(

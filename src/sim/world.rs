@@ -106,6 +106,7 @@ impl<S: Bank> World<S> {
     /// From now on no error is earned.
     pub fn forbid_errors(&mut self) {
         self.earned = |_, _| false;
+        self.oracle.forbid_errors();
     }
 
     /// Submits a client operation.
