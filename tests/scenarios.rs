@@ -59,7 +59,7 @@ fn a_file_that_is_none_is_pointed_into() {
     let at = tempfile::tempdir().expect("the temporary directory takes files");
     let table = [
         ("level = \"raid5\"", "level = \"raid7\"", "at line 9, column 1"),
-        ("disks = 3", "disks = 99", "disks = 99: from 3 to 32"),
+        ("disks = 3", "disks = 99", "disks = 99: from 1 to 32"),
         ("raidlab-scenario/v1", "raidlab-scenario/v9", "at line 5, column 10"),
         ("\"flush\"", "\"flash\"", "`flash` is no operation"),
         ("write 0+1\"", "write 0+99\"", "bad.toml:16:31: clients.ops[2], `write 0+99`: the volume has 32 sectors"),

@@ -114,12 +114,7 @@ impl Shape {
             false => Err(ShapeError::Number { name, value, wanted }),
         };
         let Shape { chunk, member, bitmap, block, grain, .. } = *self;
-        let (least, wanted) = match self.level {
-            Level::Raid0 | Level::Raid1 | Level::Raid10 => (2, "from 2 to 32"),
-            Level::Raid4 | Level::Raid5 => (3, "from 3 to 32"),
-            Level::Raid6 => (4, "from 4 to 32"),
-        };
-        number("disks", self.disks as u64, (least..=32).contains(&self.disks), wanted)?;
+        number("disks", self.disks as u64, (1..=32).contains(&self.disks), "from 1 to 32")?;
         number("spares", self.spares as u64, self.spares <= 8, "at most 8")?;
         number("member", member.0, (1..=1 << 20).contains(&member.0), "from 1 to 1048576 sectors")?;
         let whole = chunk.0.is_power_of_two() && chunk <= Sectors(1 << 13);
@@ -136,6 +131,18 @@ impl Shape {
             )?;
         }
         let (_, members) = create(&self.new_array(self.devices()))?;
+        // md takes fewer; `create` does not.
+        let least = match self.level {
+            Level::Raid0 | Level::Raid1 | Level::Raid10 => 2,
+            Level::Raid4 | Level::Raid5 => 3,
+            Level::Raid6 => 4,
+        };
+        number(
+            "disks",
+            self.disks as u64,
+            self.disks >= least,
+            "at least 2 (raid0, 1, 10), 3 (raid4, 5) or 4 (raid6)",
+        )?;
         let small = members.iter().all(|member| member.superblock.data.start.0 == METADATA.0);
         number("member", member.0, small, "fewer: metadata of larger members takes more room than is simulated")
     }
