@@ -366,8 +366,9 @@ impl<B: Bank> Array<B> {
         let source = band.plan.reads.lowest().expect("a resync reads a copy");
         let bytes = band.known[source].clone().expect("it was read");
         let mut columns = band.plan.writes;
-        // A replacement beside the member that was read may have been filled from another copy.
-        if self.control.members.in_slot(band.stripe.columns[source].slot).count() > 1 {
+        // A replacement beside the member that was read may have been filled from another copy; and what is returned to
+        // a user may be there by a resync, in a cache.
+        if band.settle || self.control.members.in_slot(band.stripe.columns[source].slot).count() > 1 {
             columns.insert(source);
         }
         let writes: SmallVec<[(usize, Bytes); 8]> = columns.iter().map(|column| (column, bytes.clone())).collect();

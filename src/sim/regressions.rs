@@ -427,3 +427,52 @@ do = "power-cut drop-all"
 "#,
     );
 }
+
+/// R6 (crash choice) broken: a read made copies equal, but the one it had read was there by a resync and in a cache only.
+/// The other one could not be written, and the power took the first.
+#[test]
+fn raid1_settled_from_a_cache() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "budgeted"
+
+[array]
+level = "raid1"
+disks = 2
+chunk = 1
+member = 128
+bitmap = 8
+
+[clients]
+depth = 5
+ops = [
+    "write 0+1", "write 43+1", "write 0+1", "flush", "write 1+1", "read 1+1",
+    "write 32+1", "read 43+1",
+]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "slow slot-0 x10"
+
+[[step]]
+id = 2
+when = "op 7"
+do = "power-cut keep-all"
+
+[[step]]
+id = 3
+when = "op 8"
+do = "fault slot-0 transient=3 43+1"
+
+[crash]
+event = 22
+loss = "drop-all"
+back = false
+then = "recover"
+choose = 0
+"#,
+    );
+}
