@@ -197,11 +197,6 @@ impl<B: Bank> Array<B> {
         self.control.is_trusted(index, &(row..row + 1))
     }
 
-    /// The phases of the bands under way.
-    pub fn phases(&self) -> impl Iterator<Item = Phase> + '_ {
-        self.bands.iter().map(|(_, band)| band.phase)
-    }
-
     /// Whether a user's flush is under way.
     pub fn is_flushing(&self) -> bool {
         self.requests.iter().any(|(_, request)| matches!(request.op, Op::Flush))

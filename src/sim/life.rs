@@ -383,6 +383,8 @@ impl<'a> Life<'a> {
             return Err(End::Budget);
         }
         let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
+        // Of what was submitted since the last event, too: that it cannot be had may be over with the next one.
+        lab.note_losses();
         self.situation.take(lab.array());
         let stepped = lab.world.step();
         self.seen.count(&mut self.report.coverage, &self.situation, lab.array());
@@ -399,7 +401,6 @@ impl<'a> Life<'a> {
             }
         };
         let lab = self.lab_mut();
-        lab.note_losses();
         lab.array().check_invariants();
         lab.check_written()?;
         let lab = self.lab();
@@ -969,7 +970,7 @@ fn managed(done: bool) -> Done {
 
 fn is_at(lab: &Lab, moment: Moment) -> bool {
     let array = lab.array();
-    let phase = |phase| array.phases().any(|other| other == phase);
+    let phase = |phase| array.under_way().any(|(_, other)| other == phase);
     match moment {
         Moment::Gate => phase(Phase::Gate),
         Moment::Lock => phase(Phase::Lock),
