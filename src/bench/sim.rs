@@ -14,10 +14,10 @@
 //! * *Forks*: the world is cloned and dropped.
 //! * *Crash points*: a RAID5 of five members and 64 stripes of one-sector chunks, 64 bytes a sector, lives through such a
 //!   load. At each event: clone, power cut (all four kinds in turn), assembly from md's metadata, every sector read
-//!   through the volume and judged, the copy dropped. What the cut left in doubt is resynced beside the reads, as far as
-//!   it comes until they are done; or, *settled*, to its end and before them. Without a bitmap that is every stripe after
-//!   every cut; with one (of 16 sectors a bit) fewer, but md has no room for a bitmap on members of less than 128
-//!   sectors, so that there are 128 stripes to be read.
+//!   through the volume and judged, the copy dropped. What the cut left in doubt is read as it is, the resync held back
+//!   (md's `frozen`); or, *settled*, it is resynced first. Without a bitmap that is every stripe after every cut; with one
+//!   (of 16 sectors a bit) fewer, but md has no room for a bitmap on members of less than 128 sectors, so that there are
+//!   128 stripes to be read.
 //! * *Crash points with views*: settled, and then, for each of the five members, a copy without it is read all over.
 
 use comfy_table::{CellAlignment, Table};
@@ -101,7 +101,7 @@ pub enum Work {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Audit {
-    /// Every sector, beside the resync.
+    /// Every sector, before anything is resynced.
     AtOnce,
     /// Every sector, after the resync.
     Settled,
@@ -345,7 +345,9 @@ fn lab_ios(lab: &Lab) -> u64 {
 fn audited(lab: Lab, loss: CacheLoss, settle: bool, choose: &mut Rng) -> Lab {
     let event = lab.world.events();
     let off = lab.cut_power(loss, false, choose);
-    let mut lab = off.assemble(false).unwrap_or_else(|refused| panic!("event {event}, {loss:?}: {}", refused.1));
+    let sync = SyncOptions { frozen: !settle, ..SyncOptions::UNLIMITED };
+    let assembled = off.assemble_with(false, sync);
+    let mut lab = assembled.unwrap_or_else(|refused| panic!("event {event}, {loss:?}: {}", refused.1));
     let mut audit = || {
         while settle && lab.array().is_syncing() {
             lab.world.step()?;

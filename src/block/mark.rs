@@ -275,7 +275,12 @@ impl Marks {
 
     /// Those that were met, in the order of their list.
     pub fn iter(self) -> impl Iterator<Item = Mark> {
-        Mark::ALL.iter().copied().filter(move |mark| self.contains(*mark))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let first = Mark::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(*first)
+        })
     }
 }
 

@@ -79,7 +79,7 @@ impl Lab {
                 bank.write_media(*disk, at, &image.encode());
             }
         }
-        let array = match start(Fault::new(bank), &disks, AssembleOptions::default()) {
+        let array = match start(Fault::new(bank), &disks, AssembleOptions::default(), SyncOptions::UNLIMITED) {
             Ok((array, _)) => array,
             Err((_, error)) => panic!("a new array does not assemble: {error}"),
         };
@@ -760,7 +760,7 @@ impl Off {
         if self.in_sync_events(&others) < self.in_sync_events(&self.disks) || !self.accepted.is_empty() {
             return false;
         }
-        let started = start(self.bank.clone(), &others, AssembleOptions::default());
+        let started = start(self.bank.clone(), &others, AssembleOptions::default(), SyncOptions::UNLIMITED);
         let Ok((array, _)) = started else { return false };
         (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
     }
@@ -802,9 +802,14 @@ impl Off {
     /// Assembles what is there. With `force` a dirty and degraded array is taken as it is: what was in doubt when the
     /// power went may then be wrong where a member is missing.
     pub fn assemble(self, force: bool) -> Result<Lab, Box<(Off, AssembleError)>> {
+        self.assemble_with(force, SyncOptions::UNLIMITED)
+    }
+
+    /// As [`Off::assemble`], with a say in what begins at once.
+    pub fn assemble_with(self, force: bool, sync: SyncOptions) -> Result<Lab, Box<(Off, AssembleError)>> {
         let options = AssembleOptions { force, ..AssembleOptions::default() };
         let Off { bank, clients, shape, model, disks, mut accepted, liars, in_doubt, degraded, copies } = self;
-        match start(bank, &disks, options) {
+        match start(bank, &disks, options, sync) {
             Ok((array, remarks)) => {
                 // Of a disk and its copy one takes part at the most; the other one is taken away.
                 let mut disks = disks;
@@ -834,12 +839,12 @@ impl Off {
 type Started = Result<(SimArray, Vec<Remark>), (Box<Fault<SimBank>>, AssembleError)>;
 
 /// After a power cut what a read returns is what is on the medium, and after a clean stop what counts is on both.
-fn start(bank: Fault<SimBank>, disks: &[DeviceId], options: AssembleOptions) -> Started {
+fn start(bank: Fault<SimBank>, disks: &[DeviceId], options: AssembleOptions, sync: SyncOptions) -> Started {
     let there = disks.iter().filter(|disk| bank.inner().is_online(**disk));
     let candidates = there.filter_map(|disk| candidate(bank.inner(), *disk)).collect();
     match assemble(candidates, options) {
         Ok(assembly) => {
-            let array = Array::start(bank, assembly.geometry, assembly.start, SyncOptions::UNLIMITED);
+            let array = Array::start(bank, assembly.geometry, assembly.start, sync);
             Ok((array, assembly.remarks))
         }
         Err(error) => Err((Box::new(bank), error)),

@@ -79,6 +79,8 @@ pub struct SimBank {
     events: u64,
     trace: Trace,
     marks: Marks,
+    /// Reads that met unreadable sectors since somebody asked.
+    met_unreadable: Vec<(DeviceId, Extent)>,
 }
 
 #[derive(Clone, Debug)]
@@ -102,8 +104,6 @@ struct Disk {
     lost: RangeSet<u64>,
     submitted: u64,
     hits: Hits,
-    /// Reads that met unreadable sectors since somebody asked.
-    met_unreadable: Vec<Extent>,
     /// What was stored since somebody asked, if anybody does.
     written: Option<Vec<Extent>>,
     rng: Rng,
@@ -153,6 +153,7 @@ impl SimBank {
             events: 0,
             trace: Trace::default(),
             marks: Marks::default(),
+            met_unreadable: Vec::new(),
         }
     }
 
@@ -222,11 +223,7 @@ impl SimBank {
 
     /// Reads that have met unreadable sectors since the last call.
     pub fn take_unreadable(&mut self) -> Vec<(DeviceId, Extent)> {
-        let met = |(at, disk): (usize, &mut Disk)| {
-            let device = DeviceId(at as u32);
-            std::mem::take(&mut disk.met_unreadable).into_iter().map(move |extent| (device, extent))
-        };
-        self.disks.iter_mut().enumerate().flat_map(met).collect()
+        std::mem::take(&mut self.met_unreadable)
     }
 
     /// What was stored on `device` since the last call; nothing is kept before the first.
@@ -352,8 +349,10 @@ impl Bank for SimBank {
         let result = self.disks[next.device.0 as usize].answer(&mut next, self.stamp);
         self.note("done", now, next.device, next.request.id.0, next.request.extent);
         self.trace.note(result.err().map_or(0, |error| 1 + error as u64));
-        if let (Op::Read(buf), Ok(())) = (&next.request.op, result) {
-            self.trace.note_bytes(buf.parts());
+        match (&next.request.op, result) {
+            (Op::Read(buf), Ok(())) => self.trace.note_bytes(buf.parts()),
+            (Op::Read(_), Err(IoError::Medium)) => self.met_unreadable.push((next.device, next.request.extent)),
+            _ => {}
         }
         done.push((next.device, next.request.complete(result)));
     }
@@ -387,7 +386,6 @@ impl Disk {
             lost: RangeSet::new(),
             submitted: 0,
             hits: Hits::default(),
-            met_unreadable: Vec::new(),
             written: None,
             rng,
         }
@@ -431,7 +429,6 @@ impl Disk {
         let durability = match &mut inflight.request.op {
             Op::Read(_) if self.is_unreadable(extent) => {
                 self.hits.unreadable += 1;
-                self.met_unreadable.push(extent);
                 return Err(IoError::Medium);
             }
             Op::Read(buf) => {
