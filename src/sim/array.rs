@@ -31,6 +31,24 @@ use crate::raid::sync::SyncOptions;
 /// The array under test: over disks that can have every fault.
 pub type SimArray = Array<Fault<SimBank>>;
 
+/// Writes what makes disks the members of a new array.
+fn make(bank: &mut SimBank, shape: Shape, disks: &[DeviceId]) {
+    let new = shape.new_array(disks.iter().copied());
+    let (geometry, members) = create(&new).expect("shapes are checked before");
+    for (disk, member) in disks.iter().zip(members) {
+        for (at, bytes) in member.writes {
+            bank.write_media(*disk, at, &bytes);
+        }
+        // One bit for all of it, which is what a new array gets, would test nothing.
+        if let (Some(chunk), Some(at)) = (shape.bitmap, member.superblock.bitmap_at()) {
+            let header = BitmapHeader::new(new.uuid, geometry.sync_size(), chunk);
+            let mut image = BitmapImage::all_set(header);
+            image.set_all(false);
+            bank.write_media(*disk, at, &image.encode());
+        }
+    }
+}
+
 /// Where the superblock of every member lies: 4 KiB from the start, as metadata 1.2 has it.
 const SUPERBLOCK: Lba = Lba(8);
 
@@ -50,6 +68,10 @@ pub struct Lab {
     liars: BTreeSet<DeviceId>,
     /// Rows that were written to since their columns were last compared.
     unchecked: BTreeSet<Row>,
+    /// Slots that have been whole since that was last on record.
+    whole: SlotSet,
+    /// Slots that were whole before it was assembled, and are not now.
+    taken: SlotSet,
 }
 
 /// A row of a stripe: what silent damage never leaves.
@@ -65,20 +87,7 @@ impl Lab {
     pub fn on(shape: Shape, model: DiskModel, seed: u64) -> Lab {
         let mut bank = SimBank::new(seed);
         let disks: Vec<DeviceId> = shape.devices().map(|_| bank.add_disk(model)).collect();
-        let new = shape.new_array(disks.iter().copied());
-        let (geometry, members) = create(&new).expect("shapes are checked before");
-        for (disk, member) in disks.iter().zip(members) {
-            for (at, bytes) in member.writes {
-                bank.write_media(*disk, at, &bytes);
-            }
-            // One bit for all of it, which is what a new array gets, would test nothing.
-            if let (Some(chunk), Some(at)) = (shape.bitmap, member.superblock.bitmap_at()) {
-                let header = BitmapHeader::new(new.uuid, geometry.sync_size(), chunk);
-                let mut image = BitmapImage::all_set(header);
-                image.set_all(false);
-                bank.write_media(*disk, at, &image.encode());
-            }
-        }
+        make(&mut bank, shape, &disks);
         let array = match start(Fault::new(bank), &disks, AssembleOptions::default(), SyncOptions::UNLIMITED) {
             Ok((array, _)) => array,
             Err((_, error)) => panic!("a new array does not assemble: {error}"),
@@ -92,6 +101,8 @@ impl Lab {
             accepted: BTreeSet::new(),
             liars: BTreeSet::new(),
             unchecked: BTreeSet::new(),
+            whole: SlotSet::default(),
+            taken: SlotSet::default(),
         }
     }
 
@@ -158,10 +169,12 @@ impl Lab {
     }
 
     /// Switches off what was stopped. `dark`: members may be missing when the power is back.
-    pub fn switch_off(self, dark: bool) -> Off {
+    pub fn switch_off(mut self, dark: bool) -> Off {
+        self.note_whole();
+        let owed = if dark { SlotSet::default() } else { self.owed() };
         let degraded = dark || self.may_be_missing();
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let Lab { world, shape, model, disks, remarks: _, accepted, liars, unchecked: _ } = self;
+        let Lab { world, shape, model, disks, remarks: _, accepted, liars, unchecked: _, whole: _, taken: _ } = self;
         let (array, clients) = world.part();
         Off {
             bank: array.into_bank(),
@@ -173,8 +186,35 @@ impl Lab {
             liars,
             in_doubt,
             degraded,
+            owed,
             copies: Vec::new(),
+            made_anew: false,
         }
+    }
+
+    /// Follows which slots are whole. What recovery has filled counts when that is on record; a member that does not
+    /// answer is as good as gone, whether the array knows or not.
+    fn note_whole(&mut self) {
+        let array = self.array();
+        let is_whole = |slot: &usize| {
+            let member = array.members().seats()[*slot].member.and_then(|device| array.members().get(device));
+            member.is_some_and(|member| {
+                member.is_in_sync() && self.bank().is_online(member.device) && !may_fail(array, member.device)
+            })
+        };
+        let known = if array.is_recording() { self.whole } else { array.geometry().slots() };
+        self.whole = known.iter().filter(is_whole).collect();
+    }
+
+    /// Slots that must be whole when the array is assembled again: going off and on costs nobody its place.
+    fn owed(&self) -> SlotSet {
+        let vouched = self.liars.is_empty() && !self.array().is_failed();
+        if vouched { self.whole } else { SlotSet::default() }
+    }
+
+    /// Slots that were whole before the array was switched off, and are not now.
+    pub fn taken(&self) -> SlotSet {
+        self.taken
     }
 
     /// Whether a member may be missing when the power is back.
@@ -191,6 +231,7 @@ impl Lab {
         let mut hash = Trace::default();
         let degraded = self.may_be_missing();
         hash.note_all([self.world.inflight() as u64, self.world.oracle.excused() as u64, u64::from(degraded)]);
+        hash.note(self.owed().bits());
         let rows = if degraded { self.rows_in_doubt() } else { self.accepted.clone() };
         rows.into_iter().for_each(|(index, row)| hash.note_all([index.0, row]));
         hash.0
@@ -257,8 +298,10 @@ impl Lab {
         self.liars.insert(device);
     }
 
-    /// Tells the oracle which sectors that are asked for cannot be had at this moment: the error may arrive when they can.
+    /// Tells the oracle which sectors that are asked for cannot be had at this moment, for the error may arrive when they
+    /// can; and follows which slots are whole.
     pub fn note_losses(&mut self) {
+        self.note_whole();
         let World { stack, oracle, .. } = &mut self.world;
         let unreadable = |member: &Member| {
             let data = Extent::new(member.data_offset(), self.shape.member);
@@ -669,8 +712,12 @@ pub struct Off {
     in_doubt: BTreeSet<Row>,
     /// A member was missing when the power went.
     degraded: bool,
+    /// Slots that must be whole when it is assembled.
+    owed: SlotSet,
     /// Disks, and copies of them that were put in.
     copies: Vec<(DeviceId, DeviceId)>,
+    /// It is another array than the one that was switched off, on the same disks.
+    made_anew: bool,
 }
 
 impl Off {
@@ -737,6 +784,21 @@ impl Off {
         }
     }
 
+    /// Too little is left: a new array is made of the same disks, and nothing is promised of what they held.
+    pub fn make_anew(mut self) -> Lab {
+        self.take_copies_out();
+        let count = self.shape.disks + self.shape.spares;
+        self.disks.truncate(count);
+        while self.disks.len() < count {
+            self.disks.push(self.bank.inner_mut().add_disk(self.model));
+        }
+        self.bank.clear();
+        self.bring_all_back();
+        make(self.bank.inner_mut(), self.shape, &self.disks);
+        self.made_anew = true;
+        self.assemble(false).unwrap_or_else(|refused| panic!("a new array does not assemble: {}", refused.1))
+    }
+
     /// Bytes of a superblock change.
     pub fn rot_superblock(&mut self, device: DeviceId) {
         let at = Extent::new(SUPERBLOCK, Sectors(1));
@@ -800,7 +862,8 @@ impl Off {
     }
 
     /// Assembles what is there. With `force` a dirty and degraded array is taken as it is: what was in doubt when the
-    /// power went may then be wrong where a member is missing.
+    /// power went may then be wrong where a member is missing. Where too few are left, members that fell behind are taken,
+    /// too, and nothing is promised of what is read then.
     pub fn assemble(self, force: bool) -> Result<Lab, Box<(Off, AssembleError)>> {
         self.assemble_with(force, SyncOptions::UNLIMITED)
     }
@@ -808,7 +871,20 @@ impl Off {
     /// As [`Off::assemble`], with a say in what begins at once.
     pub fn assemble_with(self, force: bool, sync: SyncOptions) -> Result<Lab, Box<(Off, AssembleError)>> {
         let options = AssembleOptions { force, ..AssembleOptions::default() };
-        let Off { bank, clients, shape, model, disks, mut accepted, liars, in_doubt, degraded, copies } = self;
+        let Off {
+            bank,
+            clients,
+            shape,
+            model,
+            disks,
+            mut accepted,
+            liars,
+            in_doubt,
+            degraded,
+            owed,
+            copies,
+            made_anew,
+        } = self;
         match start(bank, &disks, options, sync) {
             Ok((array, remarks)) => {
                 // Of a disk and its copy one takes part at the most; the other one is taken away.
@@ -825,11 +901,33 @@ impl Off {
                         world.oracle.excuse(lba);
                     }
                 }
-                Ok(Lab { world, shape, model, disks, remarks, accepted, liars, unchecked: BTreeSet::new() })
+                // Old members stand beside newer ones: any sector may be of any time.
+                if made_anew || remarks.iter().any(|remark| matches!(remark, Remark::ForcedIn { .. })) {
+                    let geometry = world.stack.geometry();
+                    let rows = |index| (0..geometry.stripe(index).rows.0).map(move |row| (index, row));
+                    accepted.extend((0..geometry.stripes()).map(StripeIndex).flat_map(rows));
+                    (0..geometry.capacity().0).for_each(|lba| world.oracle.excuse(Lba(lba)));
+                }
+                let lost = world.stack.degraded();
+                let (whole, taken, unchecked) = (owed - lost, owed & lost, BTreeSet::new());
+                Ok(Lab { world, shape, model, disks, remarks, accepted, liars, unchecked, whole, taken })
             }
             Err((bank, error)) => {
                 let bank = *bank;
-                let off = Off { bank, clients, shape, model, disks, accepted, liars, in_doubt, degraded, copies };
+                let off = Off {
+                    bank,
+                    clients,
+                    shape,
+                    model,
+                    disks,
+                    accepted,
+                    liars,
+                    in_doubt,
+                    degraded,
+                    owed,
+                    copies,
+                    made_anew,
+                };
                 Err(Box::new((off, error)))
             }
         }

@@ -1,8 +1,8 @@
 //! What is done with a copy of the world whose power is cut, and how an array at rest is audited.
 //!
-//! What is left of the array must assemble, or be refused for an honest reason; then it recovers, every sector is read
-//! twice, a check must find no mismatch, and all must hold of what is left when more members are lost. Now and then the
-//! power is cut again during that recovery.
+//! What is left of the array must assemble, or be refused for an honest reason, with every slot whole that was whole and
+//! on record as that; then it recovers, every sector is read twice, a check must find no mismatch, and all must hold of
+//! what is left when more members are lost. Now and then the power is cut again during that recovery.
 //!
 //! Where a parity array was dirty and degraded it must be refused; forced, it may be wrong in one place only: in sectors
 //! of missing members whose row had a write under way, or on some member not yet on the medium, when the power went.
@@ -182,15 +182,15 @@ fn cut(
         off.bring_all_back();
     }
     onlooker.watch.left(off.bank());
-    let lab = power_on(off, regime, tally)?;
+    let lab = power_on(off, regime, tally)?.ok();
     if let Some(lab) = &lab {
         onlooker.tell(lab, assembled_words(Some(lab)));
     }
     Ok(lab)
 }
 
-/// Assembles what a cut has left, insisting where it is dirty and degraded. `None`: too little is left, and rightly.
-pub(super) fn power_on(mut off: Off, regime: Regime, tally: &mut Tally) -> Result<Option<Lab>, Failed> {
+/// Assembles what a cut has left, insisting where it is dirty and degraded. What it gives back is too little, and rightly.
+pub(super) fn power_on(mut off: Off, regime: Regime, tally: &mut Tally) -> Result<Result<Lab, Off>, Failed> {
     // No old member alone knows that it is old (mdadm asks for --run): whoever starts it looks for the others first.
     let mut all_plugged_in = off.newest_is_away();
     if all_plugged_in {
@@ -200,9 +200,10 @@ pub(super) fn power_on(mut off: Off, regime: Regime, tally: &mut Tally) -> Resul
     loop {
         let degraded = off.was_degraded();
         let (refused, error) = match off.assemble(force) {
-            Ok(lab) if force => return Ok(Some(given_up(lab, regime))),
+            Ok(lab) if !lab.taken().is_empty() => return Err(Failed::PlaceLost(lab.taken())),
+            Ok(lab) if force => return Ok(Ok(given_up(lab, regime))),
             Ok(lab) if lab.is_dirty_and_degraded() => return Err(Failed::NotRefused),
-            Ok(lab) => return Ok(Some(lab)),
+            Ok(lab) => return Ok(Ok(lab)),
             Err(refused) => *refused,
         };
         off = refused;
@@ -214,12 +215,13 @@ pub(super) fn power_on(mut off: Off, regime: Regime, tally: &mut Tally) -> Resul
             }
             // Two devices with one identity: a copy of a disk was put in, and is taken out again.
             AssembleError::SameMember { .. } if off.has_copies() => off.take_copies_out(),
-            // Whoever is in charge plugs everything in again before giving up.
+            // Whoever is in charge plugs everything in again, and takes what is old, before giving up.
             AssembleError::TooFew { .. } | AssembleError::NoDevices if regime == Regime::Unbudgeted => {
-                if all_plugged_in {
+                if force {
                     tally.refused += 1;
-                    return Ok(None);
+                    return Ok(Err(off));
                 }
+                force = all_plugged_in;
                 all_plugged_in = true;
                 off.bring_all_back();
             }

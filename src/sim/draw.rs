@@ -4,7 +4,8 @@
 //! and comes back; a replacement; a disk that dies slowly; a power cut in a chosen phase. Which faults and which stories
 //! a seed may use is drawn first, so that most seeds lack some: what one kind hides, a life without it shows (Groce et
 //! al., Swarm Testing, ISSTA '12). A life has at least 200 operations, three faults and a power cut, every second one
-//! a recovery; where nothing may be lost any more, faults are held back, so each has one story that begins with all well.
+//! a recovery; where nothing may be lost any more, faults are held back, so each has one story that begins with all well,
+//! and ends with disks that are only slow.
 
 use std::time::Duration;
 
@@ -225,6 +226,19 @@ impl Teller {
         while self.harms < 4 {
             let at = self.rng.below(ops as u64) as usize;
             self.harm(When::Op(at));
+        }
+        self.slow_end(ops);
+    }
+
+    /// Three faults for sure: a disk that is slow loses nothing, so it is never held back.
+    fn slow_end(&mut self, ops: usize) {
+        let Shape { disks, spares, .. } = self.scenario.array;
+        let first = self.rng.below((disks + spares) as u64) as usize;
+        for number in 0..3 {
+            let disk = Target::Disk(((first + number) % (disks + spares)) as u32);
+            let factor = 10_u32.pow(1 + self.rng.below(2) as u32);
+            self.step(When::Op(ops - 12 + 3 * number), Act::Slow(disk, factor));
+            self.harms += 1;
         }
     }
 
@@ -542,24 +556,21 @@ mod tests {
     use crate::sim::{Effort, Verdict, live};
 
     /// What is drawn may be held back, find no disk, or wait for a moment that never comes: only a life tells what a
-    /// seed is worth. Those whose array was lost for good end before their time, and where two power cuts have left some
-    /// rows beyond help, nothing that harms them more is in the budget.
+    /// seed is worth. A life of which nothing is promised may end before its time.
     #[test]
     fn a_life_has_200_operations_three_faults_and_a_power_cut_and_every_second_one_a_recovery() {
-        let (mut whole, mut recovered, mut short) = (0, 0, Vec::new());
+        let (mut whole, mut recovered) = (0, 0);
         for seed in 0..300 {
             let (report, verdict) = live(&draw(seed, &Wish::default()), Effort::PLAIN);
-            if !matches!(verdict, Verdict::Pass) || report.tally.refused > 0 {
+            if matches!(verdict, Verdict::NoPromise(_)) {
                 continue;
             }
+            assert_eq!(verdict, Verdict::Pass, "seed {seed}");
             whole += 1;
             recovered += u64::from(report.recoveries > 0);
-            if report.ops < 200 || report.faults < 3 || report.cuts < 1 {
-                short.push((seed, report.ops, report.faults, report.cuts));
-            }
+            let counts = (report.ops, report.faults, report.cuts);
+            assert!(report.ops >= 200 && report.faults >= 3 && report.cuts >= 1, "seed {seed}: {counts:?}");
         }
-        println!("{whole} lives, {recovered} with a recovery");
         assert!(whole >= 294 && recovered * 2 >= whole, "{recovered} of {whole} recovered");
-        assert!(short.len() <= 6, "(seed, operations, faults, power cuts): {short:?}");
     }
 }

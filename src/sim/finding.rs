@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use super::explain::slots_words;
 use super::{Failure, Rule, Scenario};
 use crate::block::DeviceId;
 use crate::raid::assemble::AssembleError;
 use crate::raid::geometry::StripeIndex;
+use crate::raid::set::SlotSet;
 
 /// What went wrong.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -25,6 +27,8 @@ pub enum Failed {
     RefusedForNothing(AssembleError),
     /// It started, dirty and degraded.
     NotRefused,
+    /// Slots that were whole are not, and nothing happened but that the array went off and on.
+    PlaceLost(SlotSet),
     /// Background work does not come to its end.
     Endless,
     /// Spares wait while slots are empty.
@@ -95,6 +99,7 @@ impl Failed {
             Failed::Refused(_) => other("refused"),
             Failed::RefusedForNothing(_) => other("refused for nothing"),
             Failed::NotRefused => other("dirty and degraded, started"),
+            Failed::PlaceLost(_) => other("place lost"),
             Failed::Endless => other("endless"),
             Failed::IdleSpare(_) => other("idle spare"),
             Failed::Mismatch { .. } => other("mismatch"),
@@ -129,6 +134,9 @@ impl fmt::Display for Failed {
             Failed::Refused(error) => write!(f, "it does not assemble: {error}"),
             Failed::RefusedForNothing(error) => write!(f, "it is refused and was not degraded: {error}"),
             Failed::NotRefused => f.write_str("a dirty and degraded parity array was started without being forced"),
+            Failed::PlaceLost(slots) => {
+                write!(f, "{} whole before it was assembled again, and not any more", were(*slots))
+            }
             Failed::Endless => f.write_str("background work does not come to its end"),
             Failed::IdleSpare(device) => write!(f, "spare disk-{} waits while a slot is empty", device.0),
             Failed::Mismatch { stripe, row } => write!(f, "check finds a mismatch in stripe {}, row {row}", stripe.0),
@@ -146,6 +154,10 @@ impl fmt::Display for Failed {
             Failed::Panicked(message) => write!(f, "panic: {message}"),
         }
     }
+}
+
+fn were(slots: SlotSet) -> String {
+    format!("{} {}", slots_words(slots), if slots.len() == 1 { "was" } else { "were" })
 }
 
 impl fmt::Display for Finding {

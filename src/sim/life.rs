@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::array::Lab;
+use super::array::{Lab, Off};
 use super::coverage::Coverage;
 use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on};
 use super::explain::{assembled_words, event_words, strike_words};
@@ -307,13 +307,7 @@ impl<'a> Life<'a> {
     fn live(&mut self) -> Result<(), End> {
         loop {
             self.take_steps()?;
-            if self.lab.is_some() {
-                self.go_on()?;
-            }
-            // Too little was left to assemble.
-            if self.lab.is_none() {
-                return Ok(());
-            }
+            self.go_on()?;
             self.submit();
             if self.is_crash_point()? {
                 return Ok(());
@@ -528,7 +522,7 @@ impl<'a> Life<'a> {
 
     fn take_steps(&mut self) -> Result<(), End> {
         for index in 0..self.scenario.steps.len() {
-            if self.lab.is_some() && self.progress[index].taken.is_none() && self.is_due(index) {
+            if self.progress[index].taken.is_none() && self.is_due(index) {
                 self.progress[index].taken = Some(self.lab().world.events());
                 self.take(index)?;
             }
@@ -807,8 +801,9 @@ impl<'a> Life<'a> {
         self.scenario.steps.iter().any(|step| step.when == off)
     }
 
-    /// Does what is to be done while the power is off, and assembles what is there. The life ends where too little is.
-    fn switch_on(&mut self, index: usize, mut off: super::array::Off) -> Result<(), End> {
+    /// Does what is to be done while the power is off, and assembles what is there. Where that is too little, life goes on
+    /// with a new array on the same disks.
+    fn switch_on(&mut self, index: usize, mut off: Off) -> Result<(), End> {
         let id = self.scenario.steps[index].id;
         for other in 0..self.scenario.steps.len() {
             let step = self.scenario.steps[other];
@@ -822,14 +817,17 @@ impl<'a> Life<'a> {
             }
         }
         let mut tally = Tally::default();
-        self.lab = power_on(off, self.scenario.regime, &mut tally)?;
+        let started = power_on(off, self.scenario.regime, &mut tally)?;
         self.report.tally += tally;
-        let words = assembled_words(self.lab.as_ref());
-        self.tell(words);
+        self.tell(assembled_words(started.as_ref().ok()));
+        self.lab = Some(started.unwrap_or_else(|off| {
+            self.note("a new array is made of the same disks".to_owned());
+            off.make_anew()
+        }));
         Ok(())
     }
 
-    fn act_in_the_dark(&mut self, act: Act, off: &mut super::array::Off) -> Done {
+    fn act_in_the_dark(&mut self, act: Act, off: &mut Off) -> Done {
         let there = |target| match target {
             Target::Disk(number) => off.disks().iter().copied().find(|disk| disk.0 == number),
             Target::Slot(slot) => off.in_slot(slot),
@@ -886,7 +884,7 @@ impl<'a> Life<'a> {
                 self.lab.take().expect("it is there").cut_power(CacheLoss::KeepAll, false, &mut Rng::new(0, 0));
             off.bring_all_back();
             let mut tally = Tally::default();
-            self.lab = power_on(off, self.scenario.regime, &mut tally)?;
+            self.lab = power_on(off, self.scenario.regime, &mut tally)?.ok();
             self.report.tally += tally;
             let words = assembled_words(self.lab.as_ref());
             self.tell(words);

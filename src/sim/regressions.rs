@@ -476,3 +476,48 @@ choose = 0
 "#,
     );
 }
+
+/// slot-0 was whole before it was assembled again, and not any more: the judge held a member for whole that had stopped
+/// and that no request had met yet; its replacement took the slot before that was on record, as it must.
+#[test]
+fn raid10_place_lost() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 3
+regime = "unbudgeted"
+
+[array]
+level = "raid10"
+disks = 2
+chunk = 1
+member = 15
+
+[clients]
+depth = 1
+ops = []
+
+[[step]]
+id = 1
+when = "op 0"
+do = "add"
+
+[[step]]
+id = 2
+when = "op 0"
+do = "replace slot-0"
+
+[[step]]
+id = 3
+when = "22 events after 2"
+do = "stop slot-0"
+
+[crash]
+event = 40
+loss = "drop-all"
+back = false
+then = "recover"
+choose = 0
+"#,
+    );
+}
