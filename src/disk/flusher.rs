@@ -148,12 +148,19 @@ fn serve(device: DeviceId, image: &Image, inbox: &Receiver<Request>, outbox: &Ou
             match carry_out(image, &request) {
                 Ok(Done::AfterSync) => waiting_for_sync.push(request),
                 Ok(Done::Now) => outbox.send(device, vec![request.complete(Ok(()))]),
-                Err(error) => outbox.send(device, vec![request.complete(Err(error))]),
+                Err(error) => {
+                    let result = image.judged(&request.op, Err(error));
+                    outbox.send(device, vec![request.complete(result)]);
+                }
             }
         }
         if !waiting_for_sync.is_empty() {
             let result = image.sync();
-            outbox.send(device, waiting_for_sync.into_iter().map(|request| request.complete(result)).collect());
+            let ended = waiting_for_sync.into_iter().map(|request| {
+                let result = image.judged(&request.op, result);
+                request.complete(result)
+            });
+            outbox.send(device, ended.collect());
         }
     }
 }

@@ -13,6 +13,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
@@ -116,6 +117,8 @@ pub struct Image {
     kind: Kind,
     limits: Limits,
     direct: Option<Alignment>,
+    /// A forced write failed since the last flush.
+    cache_in_doubt: AtomicBool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -209,7 +212,7 @@ impl Image {
         let of_disk = Limits::of_disk(capacity);
         let preferred = of_disk.preferred.max(logical_block);
         let limits = Limits { logical_block, preferred, read_only: options.read_only, ..of_disk };
-        Ok(Image { file, path: path.to_owned(), kind, limits, direct })
+        Ok(Image { file, path: path.to_owned(), kind, limits, direct, cache_in_doubt: AtomicBool::new(false) })
     }
 
     /// What the disk is and takes.
@@ -332,6 +335,19 @@ impl Image {
     pub(super) fn sync(&self) -> Result<(), IoError> {
         rustix::io::retry_on_intr(|| rustix::fs::fdatasync(&self.file)).map_err(io_error)?;
         self.whole()
+    }
+
+    /// How a finished request ends. A forced write that fails may have taken cached ones with it, and the kernel tells
+    /// that once, to whoever syncs first: the next flush has to fail, too.
+    pub(super) fn judged(&self, op: &Op, result: Result<(), IoError>) -> Result<(), IoError> {
+        match op {
+            Op::Write(_, Durability::Fua) | Op::WriteZeroes(Durability::Fua) if result == Err(IoError::Medium) => {
+                self.cache_in_doubt.store(true, Ordering::Relaxed);
+                result
+            }
+            Op::Flush if self.cache_in_doubt.swap(false, Ordering::Relaxed) => result.and(Err(IoError::Medium)),
+            _ => result,
+        }
     }
 
     /// Whether the file still holds the whole disk: a medium error if someone has shortened it.
@@ -512,6 +528,24 @@ mod tests {
         let readers = [Image::open(&path, READ_ONLY).unwrap(), Image::open(&path, READ_ONLY).unwrap()];
         assert!(matches!(Image::open(&path, ImageOptions::default()), Err(ImageError::Locked { .. })));
         assert!(readers.iter().all(|image| image.limits().read_only));
+    }
+
+    #[test]
+    fn after_a_forced_write_that_failed_the_next_flush_fails_and_the_one_after_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("disk");
+        Image::create(&path, Sectors(64), Space::Preallocated).unwrap();
+        let image = Image::open(&path, ImageOptions::default()).unwrap();
+        let write = |durability| Op::Write(Payload::zeroes(512), durability);
+        let (failed, well) = (Err(IoError::Medium), Ok(()));
+        assert_eq!(image.judged(&write(Durability::Volatile), failed), failed);
+        assert_eq!(image.judged(&Op::Flush, well), well, "a write that was not forced is told to its owner alone");
+        for forced in [write(Durability::Fua), Op::WriteZeroes(Durability::Fua)] {
+            assert_eq!(image.judged(&forced, failed), failed);
+            assert_eq!(image.judged(&write(Durability::Fua), well), well);
+            assert_eq!(image.judged(&Op::Flush, well), failed);
+            assert_eq!(image.judged(&Op::Flush, well), well);
+        }
     }
 
     #[test]

@@ -230,6 +230,7 @@ impl UringBank {
         if let (Op::Read(buf), Some(bounce), Ok(())) = (&mut request.op, bounce, result) {
             buf.copy_from_payload(&bounce.freeze());
         }
+        let result = image.judged(&request.op, result);
         disk.in_flight -= 1;
         disk.let_go_if_idle();
         self.free.push(slot);
