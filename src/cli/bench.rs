@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use thiserror::Error;
@@ -171,14 +172,7 @@ fn run_parity(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
         line.step(&Step { what: "parity".to_owned(), done: done as f64 / all as f64 });
     });
     drop(line);
-    if json {
-        let mut text = serde_json::to_string_pretty(&report).expect("a report is numbers and names");
-        text.push('\n');
-        print(&text)?;
-    } else {
-        print(&table::parity(&report, charset()))?;
-    }
-    Ok(0)
+    print_report(&report, json, table::parity)
 }
 
 fn run_sim(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
@@ -187,12 +181,16 @@ fn run_sim(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
         line.step(&Step { what: "sim".to_owned(), done: done as f64 / all as f64 });
     });
     drop(line);
+    print_report(&report, json, table::sim)
+}
+
+fn print_report<R: Serialize>(report: &R, json: bool, table: fn(&R, Charset) -> String) -> Result<u8, BenchFailure> {
     if json {
-        let mut text = serde_json::to_string_pretty(&report).expect("a report is numbers and names");
+        let mut text = serde_json::to_string_pretty(report).expect("a report is numbers and names");
         text.push('\n');
         print(&text)?;
     } else {
-        print(&table::sim(&report, charset()))?;
+        print(&table(report, charset()))?;
     }
     Ok(0)
 }

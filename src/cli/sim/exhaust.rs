@@ -5,8 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread;
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -15,7 +14,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::corpus::Corpus;
-use super::run::{IN_LIFE, PLACE, micros, silence_panics_of_lives, stop_flag};
+use super::crew::{self, micros, stop_flag};
 use super::tell::quoted;
 use crate::cli::output::{is_utf8, plain};
 use crate::cli::{Failure, Manner, Outcome};
@@ -217,34 +216,11 @@ struct Told {
 
 impl Exhaust<'_> {
     fn run(self, manner: Manner, out: &mut impl Write) -> Outcome {
-        silence_panics_of_lives();
         let began = Instant::now();
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let jobs = self.args.jobs.map_or_else(cores, |jobs| jobs as usize);
         let mut counts: Vec<Counts> = self.parts.iter().map(Counts::of).collect();
         let mut states: Vec<States> = self.parts.iter().map(|_| States::default()).collect();
-        thread::scope(|scope| {
-            let (send, receive) = channel();
-            for _ in 0..jobs {
-                let (send, exhaust) = (send.clone(), &self);
-                scope.spawn(move || exhaust.live(&send));
-            }
-            drop(send);
-            loop {
-                let result = match receive.recv_timeout(Duration::from_millis(200)) {
-                    Ok(told) => self.count(&told, &mut counts, &mut states, out),
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.bar.tick();
-                        Ok(())
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                };
-                if result.is_err() {
-                    self.enough.store(true, Ordering::Relaxed);
-                    return result;
-                }
-            }
-        })?;
+        let count = |told: Told| self.count(&told, &mut counts, &mut states, out);
+        crew::work(self.args.jobs, &self.bar, &self.enough, |results| self.live(results), count)?;
         self.bar.finish_and_clear();
         for (counts, states) in counts.iter_mut().zip(&states) {
             (counts.states, counts.states_are_more) = (states.seen.len() as u64, states.is_full());
@@ -266,10 +242,8 @@ impl Exhaust<'_> {
         while let Some(story) = self.take() {
             let part = self.part(story);
             let (began, part) = (Instant::now(), &self.parts[part]);
-            IN_LIFE.set(true);
-            let lived = part.space.live(part.word(story));
-            IN_LIFE.set(false);
-            let told = Told { story, lived, place: PLACE.take(), took: began.elapsed() };
+            let (lived, place) = crew::in_life(|| part.space.live(part.word(story)));
+            let told = Told { story, lived, place, took: began.elapsed() };
             if results.send(told).is_err() {
                 return;
             }

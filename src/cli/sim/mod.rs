@@ -1,6 +1,7 @@
 //! `raidlab sim`: the same array in virtual time, under every fault that matters, with a verdict.
 
 mod corpus;
+mod crew;
 mod exhaust;
 mod merge;
 #[cfg(feature = "mutants")]

@@ -1,24 +1,21 @@
 //! `sim run`: many lives on all cores, until none is left, time is up, or Ctrl-C.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
 use std::io::Write;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag::{register, register_conditional_shutdown};
 
 use super::corpus::Corpus;
+use super::crew::{self, micros, stop_flag};
 use super::tell;
 use crate::cli::size::Span;
 use crate::cli::{Failure, Manner, Outcome, output};
@@ -221,16 +218,6 @@ pub fn run(args: &RunArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     campaign.run(out)
 }
 
-/// Set by the first Ctrl-C or SIGTERM; lives that are under way come to their end. The second one ends the program.
-pub(super) fn stop_flag() -> Arc<AtomicBool> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        let registered = register_conditional_shutdown(signal, 4, Arc::clone(&flag));
-        registered.and_then(|_| register(signal, Arc::clone(&flag))).expect("these signals can be caught");
-    }
-    flag
-}
-
 /// A seed nobody chose, short enough to be typed.
 fn random_start() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
@@ -283,33 +270,9 @@ struct Lived {
 
 impl Campaign<'_> {
     fn run(self, out: &mut impl Write) -> Outcome {
-        silence_panics_of_lives();
-        let jobs =
-            self.args.jobs.map_or_else(|| thread::available_parallelism().map_or(1, usize::from), |jobs| jobs as usize);
         let mut summary = Summary::default();
-        thread::scope(|scope| {
-            let (send, receive) = channel();
-            for _ in 0..jobs {
-                let send = send.clone();
-                let campaign = &self;
-                scope.spawn(move || campaign.live(&send));
-            }
-            drop(send);
-            loop {
-                let result = match receive.recv_timeout(Duration::from_millis(200)) {
-                    Ok(lived) => self.count(&lived, &mut summary, out),
-                    Err(RecvTimeoutError::Timeout) => {
-                        self.bar.tick();
-                        Ok(())
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                };
-                if result.is_err() {
-                    self.enough.store(true, Ordering::Relaxed);
-                    return result;
-                }
-            }
-        })?;
+        let count = |lived: Lived| self.count(&lived, &mut summary, out);
+        crew::work(self.args.jobs, &self.bar, &self.enough, |results| self.live(results), count)?;
         self.bar.finish_and_clear();
         summary.wall_us = micros(self.began.elapsed());
         self.close(summary, out)
@@ -320,10 +283,8 @@ impl Campaign<'_> {
         let effort = self.args.crash_points.effort();
         while let Some((scenario, file)) = self.take() {
             let began = Instant::now();
-            IN_LIFE.set(true);
-            let life = catch_unwind(AssertUnwindSafe(|| Life::live(&scenario, effort, self.args.twice)));
-            IN_LIFE.set(false);
-            let place = PLACE.take();
+            let alive = || catch_unwind(AssertUnwindSafe(|| Life::live(&scenario, effort, self.args.twice)));
+            let (life, place) = crew::in_life(alive);
             let life = life.unwrap_or_else(|panic| {
                 anstream::eprintln!(
                     "seed {}: panic at {}",
@@ -432,26 +393,4 @@ impl Campaign<'_> {
         }
         Ok(code)
     }
-}
-
-pub(super) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-thread_local! {
-    pub(super) static IN_LIFE: Cell<bool> = const { Cell::new(false) };
-    /// Where this thread's last panic in a life came from.
-    pub(super) static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
-}
-
-/// A panic in a life is a finding, told like every other.
-pub(super) fn silence_panics_of_lives() {
-    let before = take_hook();
-    set_hook(Box::new(move |panic| {
-        if IN_LIFE.get() {
-            PLACE.set(panic.location().map(|place| format!("{}:{}", place.file(), place.line())));
-        } else {
-            before(panic);
-        }
-    }));
 }
