@@ -56,6 +56,8 @@ pub mod block;
 pub mod cli;
 pub mod config;
 pub mod disk;
+pub mod export;
+pub mod nbd;
 pub mod parity;
 pub mod raid;
 pub mod reactor;
