@@ -618,20 +618,20 @@ mod tests {
                 .prop_map(|(size, flags)| Info::Export { size, flags: TransmissionFlags::from_bits_retain(flags) }),
             "[a-z]{0,30}".prop_map(Info::Name),
             "[a-z ]{0,30}".prop_map(Info::Description),
-            (any::<u32>(), any::<u32>(), any::<u32>())
-                .prop_map(|(minimum, preferred, maximum)| Info::BlockSize { minimum, preferred, maximum }),
+            (any::<u32>(), any::<u32>(), any::<u32>()).prop_map(|(minimum, preferred, maximum)| Info::BlockSize {
+                minimum,
+                preferred,
+                maximum
+            }),
             (4_u16..).prop_map(Info::Other),
         ];
         prop_oneof![
             Just(OptionReply::Ack),
-            ("[a-z]{0,30}", "[a-z ]{0,30}")
-                .prop_map(|(name, description)| OptionReply::Server { name, description }),
+            ("[a-z]{0,30}", "[a-z ]{0,30}").prop_map(|(name, description)| OptionReply::Server { name, description }),
             info.prop_map(OptionReply::Info),
             (any::<u32>(), "[a-z:]{0,30}").prop_map(|(id, name)| OptionReply::MetaContext { id, name }),
-            (0_u32..1 << 31, "[a-z ]{0,30}").prop_map(|(number, message)| OptionReply::Refused {
-                refusal: Refusal::from_number(number),
-                message,
-            }),
+            (0_u32..1 << 31, "[a-z ]{0,30}")
+                .prop_map(|(number, message)| OptionReply::Refused { refusal: Refusal::from_number(number), message }),
         ]
     }
 

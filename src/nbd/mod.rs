@@ -20,8 +20,8 @@ mod wire;
 
 pub use error::{NbdError, Violation};
 pub use handshake::{
-    ClientFlags, ClientOption, Greeting, HandshakeFlags, Info, InfoQuery, InfoRequest, MetaQuery, Misread, OptionHeader,
-    OptionReply, Refusal, TransmissionFlags, export_name_answer,
+    ClientFlags, ClientOption, Greeting, HandshakeFlags, Info, InfoQuery, InfoRequest, MetaQuery, Misread,
+    OptionHeader, OptionReply, Refusal, TransmissionFlags, export_name_answer,
 };
 pub use reply::{Chunk, Head, ReplyHeader, ReplyStyle, simple_reply};
 pub use request::{Command, CommandFlags, RequestHeader, RequestStyle};

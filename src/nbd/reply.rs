@@ -263,9 +263,7 @@ impl Chunk {
             _ => return None,
         };
         let well_formed = match &chunk {
-            Chunk::BlockStatus { extents, .. } => {
-                !extents.is_empty() && extents.iter().all(|(length, _)| *length > 0)
-            }
+            Chunk::BlockStatus { extents, .. } => !extents.is_empty() && extents.iter().all(|(length, _)| *length > 0),
             _ => true,
         };
         (fields.is_empty() && well_formed).then_some(chunk)
@@ -329,8 +327,11 @@ mod tests {
             (any::<u64>(), 1_u32..1 << 30).prop_map(|(offset, length)| Chunk::Data { offset, length }),
             (any::<u64>(), 1_u32..).prop_map(|(offset, length)| Chunk::Hole { offset, length }),
             (any_error(), "[a-z ]{0,100}").prop_map(|(error, message)| Chunk::Error { error, message }),
-            (any_error(), "[a-z ]{0,100}", any::<u64>())
-                .prop_map(|(error, message, offset)| Chunk::ErrorOffset { error, message, offset }),
+            (any_error(), "[a-z ]{0,100}", any::<u64>()).prop_map(|(error, message, offset)| Chunk::ErrorOffset {
+                error,
+                message,
+                offset
+            }),
             (any::<u32>(), extents).prop_map(|(context, extents)| Chunk::BlockStatus { context, extents }),
         ]
     }

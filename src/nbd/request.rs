@@ -187,9 +187,8 @@ mod tests {
         let flags = CommandFlags::FUA;
         let request = RequestHeader { flags, number: 1, cookie: 0x0102_0304_0506_0708, offset: 512, length: 4096 };
         let bytes = request.encode(RequestStyle::Compact);
-        let expected: [u8; 28] = [
-            0x25, 0x60, 0x95, 0x13, 0, 1, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0x10, 0,
-        ];
+        let expected: [u8; 28] =
+            [0x25, 0x60, 0x95, 0x13, 0, 1, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0x10, 0];
         assert_eq!(bytes[..], expected);
     }
 

@@ -63,7 +63,12 @@ impl Handle {
 
     /// Hands over a request. `reply` is called with the completion, on the reactor's thread: it passes it on and
     /// returns. A request the loop does not take any more is dropped, and `reply` with it.
-    pub fn submit(&self, extent: Extent, op: Op, reply: impl FnOnce(Completion) + Send + 'static) -> Result<(), Stopped> {
+    pub fn submit(
+        &self,
+        extent: Extent,
+        op: Op,
+        reply: impl FnOnce(Completion) + Send + 'static,
+    ) -> Result<(), Stopped> {
         self.requests.send(Asked { extent, op, reply: Box::new(reply) }).map_err(|_| Stopped)?;
         if !self.bell.ringing.swap(true, Ordering::AcqRel) {
             // It cannot fail but by being full, and then it rings.

@@ -19,9 +19,7 @@ use slab::Slab;
 
 use super::front::{Port, ready_of};
 use super::{FrontEnd, Reactor, SLEEP_MAX, Ticket, Turn, Watcher};
-use crate::block::{
-    Bank, DeviceId, Extent, Instant, Limits, Op, Request, RequestId, Sectors, State, States, Wakeups,
-};
+use crate::block::{Bank, DeviceId, Extent, Instant, Limits, Op, Request, RequestId, Sectors, State, States, Wakeups};
 
 /// Longest look before a sleep.
 const SPIN_MAX: Duration = Duration::from_micros(50);

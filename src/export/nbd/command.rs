@@ -76,8 +76,8 @@ pub(super) fn judge(request: &RequestHeader, export: &Export, style: Style) -> R
         return Err((error, "that is too much for one read"));
     }
     // Whole stripes of zeroes need no parity computed and no bytes moved.
-    let whole_stripes = request.offset.is_multiple_of(export.stripe)
-        && (end.is_multiple_of(export.stripe) || end == export.size);
+    let whole_stripes =
+        request.offset.is_multiple_of(export.stripe) && (end.is_multiple_of(export.stripe) || end == export.size);
     if request.flags.contains(CommandFlags::FAST_ZERO) && !whole_stripes {
         return Err((NbdError::NotSupported, "zeroes are fast in whole stripes only"));
     }
@@ -99,17 +99,14 @@ fn flags_of(command: Command, style: Style) -> CommandFlags {
 fn task_of(command: Command, flags: CommandFlags, style: Style) -> Task {
     let durability = if flags.contains(CommandFlags::FUA) { Durability::Fua } else { Durability::Volatile };
     match command {
-        Command::Read => {
-            Task::Read { whole: style.replies == ReplyStyle::Simple || flags.contains(CommandFlags::DF) }
-        }
+        Command::Read => Task::Read { whole: style.replies == ReplyStyle::Simple || flags.contains(CommandFlags::DF) },
         Command::Write => Task::Write(durability),
         Command::Disconnect => Task::Disconnect,
         Command::Flush => Task::Flush,
-        Command::Trim => Task::Trim(durability),
         Command::Cache => Task::Cache,
-        // Forgotten sectors read as zero, and take no room.
         Command::WriteZeroes if flags.contains(CommandFlags::NO_HOLE) => Task::Zero(durability),
-        Command::WriteZeroes => Task::Trim(durability),
+        // Forgotten sectors read as zero, and take no room.
+        Command::WriteZeroes | Command::Trim => Task::Trim(durability),
         Command::BlockStatus => Task::Status { one: flags.contains(CommandFlags::REQ_ONE) },
     }
 }

@@ -1,7 +1,7 @@
 //! One client, without its socket.
 //!
 //! ```text
-//!   socket -> spaces, received -> messages -> next -> volume
+//!   socket -> spaces, received -> messages -> next_work -> volume
 //!   socket <- slices, sent     <- replies  <- completed <-
 //! ```
 //!
@@ -24,9 +24,7 @@ use super::haggle::{Context, Outcome, Terms};
 use super::intake::{INTAKE_BYTES, Intake};
 use super::outbox::{Outbox, Slices};
 use super::{COMMANDS_MAX, Export, HANDSHAKE_MAX, WINDOW};
-use crate::block::{
-    Buf, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors, State,
-};
+use crate::block::{Buf, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors, State};
 use crate::nbd::{
     Chunk, ClientFlags, ClientOption, Greeting, HandshakeFlags, Head, NbdError, OptionHeader, OptionReply, PAYLOAD_MAX,
     Refusal, ReplyStyle, RequestHeader, Violation, export_name_answer, simple_reply,
@@ -82,11 +80,11 @@ enum Expect {
     /// The rest of a write.
     Payload(Arriving),
     /// Bytes nobody wants, and what to answer then.
-    Skip { left: u64, answer: Option<Answer> },
+    Skip { left: u64, answer: Answer },
 }
 
 /// An answer that waits for the end of what is skipped.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Answer {
     Option(u32),
     Request { cookie: u64, offset: u64, error: NbdError, why: &'static str },
@@ -285,7 +283,7 @@ impl Connection {
     // ---- for whoever has the volume ----
 
     /// The next piece of work for the volume, if there is one and the window has room for it.
-    pub fn next(&mut self) -> Option<Work> {
+    pub fn next_work(&mut self) -> Option<Work> {
         self.cuts_next = !self.cuts_next;
         match self.cuts_next {
             true => self.next_cut().or_else(|| self.next_arrived()),
@@ -293,7 +291,7 @@ impl Connection {
         }
     }
 
-    /// Whether [`Connection::next`] has something.
+    /// Whether [`Connection::next_work`] has something.
     pub fn has_work(&self) -> bool {
         !self.arrived.is_empty() || self.cuts.front().is_some_and(|command| self.fits(*command))
     }
@@ -315,7 +313,6 @@ impl Connection {
             (Task::Read { whole: true }, Op::Read(buf), Ok(())) => {
                 command.gathered.push((offset, buf.into_bytes()));
             }
-            (Task::Read { whole: true }, _, _) => self.up -= length as usize,
             (Task::Read { whole: false }, Op::Read(buf), Ok(())) => {
                 let chunk = Chunk::Data { offset, length: length as u32 };
                 self.outbox.head(chunk.encode(self.terms.style.replies, cookie, start, last));
@@ -335,7 +332,9 @@ impl Connection {
                 return;
             }
             (Task::Write(_), ..) => self.down -= length as usize,
-            (Task::Zero(_) | Task::Trim(_) | Task::Cache, ..) => self.up -= length as usize,
+            (Task::Read { whole: true } | Task::Zero(_) | Task::Trim(_) | Task::Cache, ..) => {
+                self.up -= length as usize;
+            }
             (Task::Flush, ..) => {}
             (task, op, _) => panic!("a {} came back for {task:?}", op.name()),
         }
@@ -419,14 +418,13 @@ impl Connection {
         }
     }
 
-    fn answer(&mut self, answer: Option<Answer>) {
+    fn answer(&mut self, answer: Answer) {
         match answer {
-            Some(Answer::Option(number)) => {
+            Answer::Option(number) => {
                 let message = String::from("the data of this option are too long");
                 self.reply_to_option(number, &[OptionReply::Refused { refusal: Refusal::TooBig, message }]);
             }
-            Some(Answer::Request { cookie, offset, error, why }) => self.refuse(cookie, offset, error, why),
-            None => {}
+            Answer::Request { cookie, offset, error, why } => self.refuse(cookie, offset, error, why),
         }
     }
 
@@ -452,7 +450,7 @@ impl Connection {
                 return Err(Violation::TooLong { length: length.into() });
             }
             self.intake.consume(OptionHeader::BYTES);
-            self.expect = Expect::Skip { left: length.into(), answer: Some(Answer::Option(number)) };
+            self.expect = Expect::Skip { left: length.into(), answer: Answer::Option(number) };
             return Ok(true);
         }
         let Some(bytes) = self.intake.data().get(..message) else { return Ok(false) };
@@ -499,7 +497,7 @@ impl Connection {
         match verdict {
             Ok(task) => self.begin(task, cookie, offset, offset.saturating_add(length)),
             Err((error, why)) => {
-                let answer = Some(Answer::Request { cookie, offset, error, why });
+                let answer = Answer::Request { cookie, offset, error, why };
                 self.expect = Expect::Skip { left: payload, answer };
             }
         }
@@ -576,7 +574,8 @@ impl Connection {
             return;
         }
         self.phase = Phase::Leaving;
-        if let Expect::Payload(Arriving { command: key, buf, .. }) = std::mem::replace(&mut self.expect, Expect::Message)
+        if let Expect::Payload(Arriving { command: key, buf, .. }) =
+            std::mem::replace(&mut self.expect, Expect::Message)
         {
             self.down -= buf.map_or(0, |buf| buf.len());
             let command = &mut self.commands[key];

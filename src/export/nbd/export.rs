@@ -55,9 +55,8 @@ impl Export {
         if self.read_only {
             flags |= TransmissionFlags::READ_ONLY;
         } else {
-            flags |= TransmissionFlags::SEND_TRIM
-                | TransmissionFlags::SEND_WRITE_ZEROES
-                | TransmissionFlags::SEND_FAST_ZERO;
+            flags |=
+                TransmissionFlags::SEND_TRIM | TransmissionFlags::SEND_WRITE_ZEROES | TransmissionFlags::SEND_FAST_ZERO;
         }
         flags.set(TransmissionFlags::SEND_DF, replies != ReplyStyle::Simple);
         flags
@@ -96,7 +95,9 @@ mod tests {
     #[test]
     fn block_sizes_keep_to_the_protocol() {
         for stripe in [1, 8, 96, 3 * 1024, 10 * 8192, 1 << 20] {
-            let Info::BlockSize { minimum, preferred, maximum } = export(Sectors(stripe)).block_size() else { panic!() };
+            let Info::BlockSize { minimum, preferred, maximum } = export(Sectors(stripe)).block_size() else {
+                panic!()
+            };
             assert!(preferred.is_power_of_two() && preferred >= minimum && preferred <= maximum);
             assert_eq!((minimum, maximum), (512, 32 << 20));
         }

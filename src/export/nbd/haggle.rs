@@ -172,10 +172,14 @@ mod tests {
             OptionReply::MetaContext { name, .. } => Some(name.as_str().len()),
             _ => None,
         };
-        replies.iter().filter(|reply| name(reply).is_some()).map(|reply| match reply {
-            OptionReply::MetaContext { name, .. } => name.as_str(),
-            _ => "",
-        }).collect()
+        replies
+            .iter()
+            .filter(|reply| name(reply).is_some())
+            .map(|reply| match reply {
+                OptionReply::MetaContext { name, .. } => name.as_str(),
+                _ => "",
+            })
+            .collect()
     }
 
     #[test]

@@ -153,20 +153,21 @@ impl Listener {
 
     /// The next client that waits, if one does.
     pub(super) fn accept(&self) -> std::io::Result<Option<OwnedFd>> {
-        match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
-            Ok(client) => {
-                if matches!(self.endpoint, Endpoint::Tcp(_)) {
-                    // A client that is gone already is noticed soon enough.
-                    let _ = sockopt::set_tcp_nodelay(&client, true);
-                    let _ = sockopt::set_socket_keepalive(&client, true);
-                }
-                Ok(Some(client))
+        let client = loop {
+            match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(client) => break client,
+                Err(Errno::AGAIN) => return Ok(None),
+                // It went before it was let in: the next.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            Err(Errno::AGAIN) => Ok(None),
-            // It went before it was let in.
-            Err(Errno::CONNABORTED | Errno::INTR) => Ok(None),
-            Err(error) => Err(error.into()),
+        };
+        if matches!(self.endpoint, Endpoint::Tcp(_)) {
+            // A client that is gone already is noticed soon enough.
+            let _ = sockopt::set_tcp_nodelay(&client, true);
+            let _ = sockopt::set_socket_keepalive(&client, true);
         }
+        Ok(Some(client))
     }
 }
 

@@ -26,6 +26,8 @@ mod intake;
 mod listener;
 mod outbox;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use connection::{Connection, Work};
 pub use export::Export;

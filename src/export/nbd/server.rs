@@ -155,9 +155,10 @@ impl Server {
     /// Forgets the first of those who are through their handshake.
     fn pass_over_finished(&mut self) {
         while let Some(first) = self.handshakes.front()
-            && self.peers.get(first.peer).is_none_or(|peer| {
-                peer.arrival != first.number || peer.connection.handshake_until().is_none()
-            })
+            && self
+                .peers
+                .get(first.peer)
+                .is_none_or(|peer| peer.arrival != first.number || peer.connection.handshake_until().is_none())
         {
             self.handshakes.pop_front();
         }
@@ -177,10 +178,8 @@ impl Server {
     }
 
     fn close_if_over(&mut self, key: usize) {
-        if self.peers[key].connection.is_over() {
-            if self.peers.remove(key).is_active {
-                self.active.retain(|active| *active != key);
-            }
+        if self.peers[key].connection.is_over() && self.peers.remove(key).is_active {
+            self.active.retain(|active| *active != key);
         }
     }
 
@@ -236,7 +235,7 @@ impl Peer {
     fn submit(&mut self, key: usize, turn: &mut Turn<'_>) {
         let mut bytes = 0;
         while bytes < PIECE
-            && let Some(work) = self.connection.next()
+            && let Some(work) = self.connection.next_work()
         {
             match work {
                 Work::Io { piece, extent, op } => {
