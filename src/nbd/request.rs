@@ -118,10 +118,9 @@ impl RequestHeader {
 
     /// How many bytes of payload follow.
     pub fn payload(&self, style: RequestStyle) -> u64 {
-        let follows = match style {
-            RequestStyle::Compact => self.command() == Some(Command::Write),
-            RequestStyle::Extended => self.flags.contains(CommandFlags::PAYLOAD_LEN),
-        };
+        // QEMU's client (10.0) does not set the flag on the payload of a write.
+        let follows = self.command() == Some(Command::Write)
+            || (style == RequestStyle::Extended && self.flags.contains(CommandFlags::PAYLOAD_LEN));
         if follows { self.length } else { 0 }
     }
 

@@ -50,9 +50,6 @@ pub(super) fn judge(request: &RequestHeader, export: &Export, style: Style) -> R
         Command::Disconnect => return Ok(task),
         Command::Flush if request.offset == 0 && request.length == 0 => return Ok(task),
         Command::Flush => return invalid("a flush has no range"),
-        Command::Write if style.requests == RequestStyle::Extended && request.payload(style.requests) == 0 => {
-            return invalid("a write carries a payload");
-        }
         _ => {}
     }
     if request.length == 0 {
@@ -161,7 +158,7 @@ mod tests {
             assert_eq!(allowed(STRUCTURED, Command::Write), bit == 0, "{flag:?}");
             assert_eq!(allowed(STRUCTURED, Command::WriteZeroes), matches!(bit, 0 | 1 | 4), "{flag:?}");
             assert_eq!(allowed(STRUCTURED, Command::BlockStatus), matches!(bit, 0 | 3), "{flag:?}");
-            assert_eq!(allowed(EXTENDED, Command::Write), bit == 5, "{flag:?}");
+            assert_eq!(allowed(EXTENDED, Command::Write), matches!(bit, 0 | 5), "{flag:?}");
         }
         let fua = CommandFlags::FUA | CommandFlags::PAYLOAD_LEN;
         assert_eq!(ask(EXTENDED, Command::Write, fua, 0, 512), Ok(Task::Write(Durability::Fua)));
