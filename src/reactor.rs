@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 mod front;
 mod handle;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use front::{FrontEnd, Interest, Ready, Ticket, Turn, Watcher};
 pub use handle::{Handle, Inbox, Stopped};
