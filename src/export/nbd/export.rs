@@ -1,6 +1,6 @@
 //! What is offered to clients.
 
-use super::PIECE;
+use super::{PIECE, STRIPE_MAX};
 use crate::block::Limits;
 use crate::nbd::{Info, PAYLOAD_MAX, ReplyStyle, TransmissionFlags};
 
@@ -65,7 +65,7 @@ impl Export {
     /// Where the piece ends that begins at byte `from` of a request that ends at `to`: at a border of full stripes, so
     /// that no stripe is written in two halves, unless they are very long.
     pub fn piece_end(&self, from: u64, to: u64) -> u64 {
-        let piece = if self.stripe <= 4 * PIECE { PIECE.next_multiple_of(self.stripe) } else { PIECE };
+        let piece = if self.stripe <= STRIPE_MAX { PIECE.next_multiple_of(self.stripe) } else { PIECE };
         ((from / piece + 1).saturating_mul(piece)).min(to)
     }
 }
@@ -89,7 +89,7 @@ mod tests {
         // 48 KiB: some stripes to a piece.
         assert_eq!(export(Sectors(96)).piece_end(0, u64::MAX) % (48 << 10), 0);
         // 40 MiB: no piece may be that long.
-        assert_eq!(export(Sectors(10 * 8192)).piece_end(5, u64::MAX), 1 << 20);
+        assert_eq!(export(Sectors(10 * 8192)).piece_end(5, u64::MAX), PIECE);
     }
 
     #[test]

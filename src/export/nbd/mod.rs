@@ -45,8 +45,12 @@ pub const HANDSHAKE_MAX: Duration = Duration::from_secs(20);
 /// Bytes under way in one direction of a connection.
 pub const WINDOW: usize = 8 << 20;
 
-/// Bytes of a long request that are handed on at once.
-pub const PIECE: u64 = 1 << 20;
+/// Bytes of a long request that are handed on at once: what a core's own cache holds, so that they are copied from
+/// there.
+pub const PIECE: u64 = 256 << 10;
+
+/// Longest stripe that a piece is made to fit.
+pub const STRIPE_MAX: u64 = 4 << 20;
 
 /// Requests under way on one connection.
 pub const COMMANDS_MAX: usize = 512;
