@@ -37,8 +37,8 @@
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`cli`] | one file a command |
 //!
-//! Dependencies point one way: `cli → {bench, sim, export} → stack → {reactor, disk, raid} → {block, parity, nbd}`. The story
-//! `layers` in `tests/` reads the imports and fails on any other edge.
+//! Dependencies point one way: `cli → {bench, sim, export} → stack → {reactor, disk, raid} → {block, parity, nbd}`. The
+//! story `layers` in `tests/` reads the imports and fails on any other edge.
 //!
 //! # What holds everywhere
 //!
