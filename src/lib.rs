@@ -31,12 +31,14 @@
 //! | [`config`] | `lab.toml` as types |
 //! | [`stack`] | from a lab's directory to a running stack: the only place that knows all layers |
 //! | [`reactor`] | real time: drives a stack on the calling thread |
+//! | [`nbd`] | the NBD protocol as bytes, for both ends |
+//! | [`export`] | front ends: the NBD server |
 //! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`cli`] | one file a command |
 //!
-//! Dependencies point one way: `cli → {bench, sim} → stack → {reactor, disk, raid} → {block, parity}`. The story
-//! `layers` in `tests/` reads the imports and fails on any other edge.
+//! Dependencies point one way: `cli → {bench, sim, export} → stack → {reactor, disk, raid} → {block, parity, nbd}`. The
+//! story `layers` in `tests/` reads the imports and fails on any other edge.
 //!
 //! # What holds everywhere
 //!
@@ -56,6 +58,8 @@ pub mod block;
 pub mod cli;
 pub mod config;
 pub mod disk;
+pub mod export;
+pub mod nbd;
 pub mod parity;
 pub mod raid;
 pub mod reactor;

@@ -17,6 +17,7 @@ mod harness;
 mod labs;
 mod layers;
 mod md;
+mod nbd;
 mod scenarios;
 mod support;
 mod to_md;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         from_md::trials(),
         grub::trials(),
         blocks::trials(),
+        nbd::trials(),
     ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

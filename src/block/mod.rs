@@ -15,6 +15,7 @@ mod mark;
 mod payload;
 mod pool;
 mod request;
+mod state;
 mod units;
 
 pub use bank::{Bank, DeviceId, Limits, Wakeups};
@@ -22,6 +23,7 @@ pub use buf::Buf;
 pub use mark::{Mark, Marks};
 pub use payload::Payload;
 pub use request::{Completion, Durability, IoError, Op, Request, RequestId};
+pub use state::{State, States};
 pub use units::{Extent, Instant, Lba, Sectors};
 
 /// Bytes of address in one sector. What a buffer carries for it is [`Limits::grain`].

@@ -18,6 +18,7 @@ pub mod output;
 mod overlay;
 mod run;
 mod scrub;
+mod serve;
 mod set;
 mod sim;
 pub mod size;
@@ -90,6 +91,8 @@ pub enum Command {
     Read(data::ReadArgs),
     /// Bytes of the volume, from standard input
     Write(data::WriteArgs),
+    /// Give the volume to other programs over NBD, until Ctrl-C
+    Serve(serve::ServeArgs),
     /// Compare RAID levels on this computer
     Bench(bench::BenchArgs),
     /// Live whole lives of arrays in virtual time, with every fault that matters, and judge every answer
@@ -222,6 +225,7 @@ fn dispatch(command: Command, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::Fault(args) => fault::run(&args, manner, out),
         Command::Read(args) => data::read(&args, manner, out),
         Command::Write(args) => data::write(&args, manner),
+        Command::Serve(args) => serve::run(&args, manner, out),
         Command::Bench(args) => bench::run(&args, manner.quiet)
             .map_err(|failure| Failure { code: failure.code(), message: failure.to_string() }),
         Command::Sim(args) => sim::run(&args, manner, out),

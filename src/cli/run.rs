@@ -89,12 +89,20 @@ pub enum Ended {
 /// Reports what has happened to members while nobody looked.
 pub fn tell(stack: &mut Stack, manner: Manner) {
     let names = names_of(stack);
-    for event in merged(stack.array_mut().drain_events()) {
-        if let Some(line) = event_line(event, manner, &names) {
+    tell_events(stack.array_mut(), &names, manner);
+}
+
+/// As [`tell`], of an array that runs.
+pub fn tell_events(array: &mut Volume, names: &Names, manner: Manner) {
+    for event in merged(array.drain_events()) {
+        if let Some(line) = event_line(event, manner, names) {
             manner.hint(&line);
         }
     }
 }
+
+/// What the disks are called.
+pub type Names = [(crate::block::DeviceId, String)];
 
 /// Sectors side by side are told of once.
 fn merged(events: Vec<Event>) -> Vec<Event> {
@@ -117,7 +125,8 @@ fn merged(events: Vec<Event>) -> Vec<Event> {
     told
 }
 
-fn names_of(stack: &Stack) -> Vec<(crate::block::DeviceId, String)> {
+/// What the disks of a stack are called.
+pub fn names_of(stack: &Stack) -> Vec<(crate::block::DeviceId, String)> {
     stack.disks.iter().filter_map(|disk| Some((disk.device?, disk.name.clone()))).collect()
 }
 

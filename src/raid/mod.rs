@@ -37,6 +37,7 @@ mod operations;
 pub mod plan;
 pub mod probe;
 pub mod set;
+mod state;
 pub mod superblock;
 mod superblock_fields;
 pub mod sync;

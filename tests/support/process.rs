@@ -123,6 +123,11 @@ impl Running {
         bytes_of(&self.stdout)
     }
 
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends it a signal, and nobody else.
     pub fn signal(&self, signal: Signal) {
         // It may have ended: then there is nobody to tell.

@@ -1,0 +1,270 @@
+//! Where clients come in.
+
+use std::fmt::{self, Write};
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, accept_with, sockopt};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open, umask};
+use thiserror::Error;
+
+use crate::nbd::PORT;
+
+/// A place to listen at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Endpoint {
+    /// A socket in the file system, for its owner alone.
+    Unix(PathBuf),
+    /// An address and port; port 0 is any that is free.
+    Tcp(SocketAddr),
+}
+
+/// Why a word names no endpoint, or an endpoint cannot be listened at.
+#[derive(Debug, Error)]
+pub enum EndpointError {
+    /// It is neither kind.
+    #[error("{0:?} is no place to listen at: type unix:PATH or tcp:ADDRESS:PORT")]
+    NotUnderstood(String),
+    /// The name has no address.
+    #[error("{0:?} has no address: {1}")]
+    NoAddress(String, std::io::Error),
+    /// Somebody listens there.
+    #[error("somebody is listening at {0} already")]
+    Taken(Endpoint),
+    /// Something is there that is no socket.
+    #[error("{} is there and is no socket: choose another path, or move it away", .0.display())]
+    Occupied(PathBuf),
+    /// It cannot be listened at.
+    #[error("cannot listen at {endpoint}: {source}")]
+    Listen {
+        /// Where.
+        endpoint: Endpoint,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// What systemd handed over cannot be used.
+    #[error("cannot take over the sockets that were handed over (LISTEN_FDS): {0}")]
+    Inherited(std::io::Error),
+}
+
+impl Endpoint {
+    /// Whether only this computer reaches it.
+    pub fn is_private(&self) -> bool {
+        match self {
+            Endpoint::Unix(_) => true,
+            Endpoint::Tcp(address) => address.ip().is_loopback(),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = EndpointError;
+    fn from_str(word: &str) -> Result<Endpoint, EndpointError> {
+        let not_understood = || EndpointError::NotUnderstood(word.to_owned());
+        if let Some(path) = word.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Endpoint::Unix(PathBuf::from(path)));
+        }
+        let host = word.strip_prefix("tcp:").ok_or_else(not_understood)?;
+        let found = match host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            true => host.to_socket_addrs(),
+            false => (host, PORT).to_socket_addrs(),
+        };
+        let mut addresses = found.map_err(|error| EndpointError::NoAddress(host.to_owned(), error))?;
+        addresses.next().map(Endpoint::Tcp).ok_or_else(not_understood)
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
+            Endpoint::Tcp(address) => write!(f, "tcp:{address}"),
+        }
+    }
+}
+
+/// A socket that takes clients. One in the file system is removed with it.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    endpoint: Endpoint,
+    /// It was made here.
+    is_ours: bool,
+}
+
+impl Listener {
+    /// Listens at an endpoint. A socket that a dead process left is replaced.
+    pub fn bind(endpoint: &Endpoint) -> Result<Listener, EndpointError> {
+        let failed = |source| EndpointError::Listen { endpoint: endpoint.clone(), source };
+        let (socket, endpoint) = match endpoint {
+            Endpoint::Unix(path) => {
+                let path = std::path::absolute(path).map_err(failed)?;
+                make_room(&path, endpoint)?;
+                // From its first moment on it is its owner's alone.
+                let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
+                let bound = UnixListener::bind(&path);
+                umask(before);
+                (OwnedFd::from(bound.map_err(failed)?), Endpoint::Unix(path))
+            }
+            Endpoint::Tcp(address) => {
+                let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
+                    std::io::ErrorKind::AddrInUse => EndpointError::Taken(endpoint.clone()),
+                    _ => failed(error),
+                })?;
+                let bound = listener.local_addr().map_err(failed)?;
+                (OwnedFd::from(listener), Endpoint::Tcp(bound))
+            }
+        };
+        rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| failed(errno.into()))?;
+        Ok(Listener { socket, endpoint, is_ours: true })
+    }
+
+    /// The sockets that whoever started this process listens at for it, by systemd's convention: `LISTEN_PID` is this
+    /// process, and `LISTEN_FDS` says how many descriptors there are from 3 on.
+    pub fn inherited(variable: impl Fn(&str) -> Option<String>) -> Result<Vec<Listener>, EndpointError> {
+        const FIRST: i32 = 3;
+        let number = |name| variable(name).and_then(|text| text.parse::<i32>().ok());
+        if number("LISTEN_PID") != Some(getpid().as_raw_nonzero().get()) {
+            return Ok(Vec::new());
+        }
+        let count = number("LISTEN_FDS").unwrap_or(0).clamp(0, 64);
+        let take = |descriptor| take_over(getpid(), descriptor).map_err(EndpointError::Inherited);
+        (FIRST..FIRST + count).map(take).collect()
+    }
+
+    /// Where it listens.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What clients are told to find it.
+    pub fn uri(&self) -> String {
+        match &self.endpoint {
+            Endpoint::Unix(path) => format!("nbd+unix:///?socket={}", percent_encoded(path)),
+            Endpoint::Tcp(address) => format!("nbd://{address}/"),
+        }
+    }
+
+    /// The next client that waits, if one does.
+    pub(super) fn accept(&self) -> std::io::Result<Option<OwnedFd>> {
+        let client = loop {
+            match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+                Ok(client) => break client,
+                Err(Errno::AGAIN) => return Ok(None),
+                // It went before it was let in: the next.
+                Err(Errno::CONNABORTED | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        if matches!(self.endpoint, Endpoint::Tcp(_)) {
+            // A client that is gone already is noticed soon enough.
+            let _ = sockopt::set_tcp_nodelay(&client, true);
+            let _ = sockopt::set_socket_keepalive(&client, true);
+        }
+        Ok(Some(client))
+    }
+}
+
+/// Takes what a dead process left out of the way.
+fn make_room(path: &Path, endpoint: &Endpoint) -> Result<(), EndpointError> {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !metadata.file_type().is_socket() {
+        return Err(EndpointError::Occupied(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            let failed = |source| EndpointError::Listen { endpoint: endpoint.clone(), source };
+            std::fs::remove_file(path).map_err(failed)
+        }
+        _ => Err(EndpointError::Taken(endpoint.clone())),
+    }
+}
+
+fn take_over(this: Pid, descriptor: i32) -> std::io::Result<Listener> {
+    let process = pidfd_open(this, PidfdFlags::empty())?;
+    let socket = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
+    if !sockopt::socket_acceptconn(&socket)? {
+        return Err(std::io::Error::other(format!("descriptor {descriptor} does not listen")));
+    }
+    rustix::io::ioctl_fionbio(&socket, true)?;
+    let endpoint = match sockopt::socket_domain(&socket)? {
+        AddressFamily::UNIX => {
+            let listener = UnixListener::from(socket.try_clone()?);
+            let address = listener.local_addr()?;
+            Endpoint::Unix(address.as_pathname().map(Path::to_owned).unwrap_or_default())
+        }
+        _ => Endpoint::Tcp(TcpListener::from(socket.try_clone()?).local_addr()?),
+    };
+    Ok(Listener { socket, endpoint, is_ours: false })
+}
+
+/// A path as part of a URI.
+fn percent_encoded(path: &Path) -> String {
+    let mut encoded = String::new();
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => encoded.push(*byte as char),
+            _ => write!(encoded, "%{byte:02X}").expect("a string takes all"),
+        }
+    }
+    encoded
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Endpoint::Unix(path) = &self.endpoint
+            && self.is_ours
+        {
+            // Somebody else may have removed it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn endpoints_are_typed_as_unix_or_tcp() {
+        let parse = |word: &str| word.parse::<Endpoint>().ok();
+        assert_eq!(parse("unix:/tmp/a b"), Some(Endpoint::Unix("/tmp/a b".into())));
+        assert_eq!(parse("tcp:127.0.0.1:0"), Some(Endpoint::Tcp("127.0.0.1:0".parse().unwrap())));
+        assert_eq!(parse("tcp:[::1]:99"), Some(Endpoint::Tcp("[::1]:99".parse().unwrap())));
+        assert_eq!(parse("tcp:127.0.0.1"), Some(Endpoint::Tcp("127.0.0.1:10809".parse().unwrap())));
+        for word in ["", "unix:", "tcp:", "/tmp/socket", "udp:127.0.0.1:1", "tcp:127.0.0.1:99999"] {
+            assert_eq!(parse(word), None, "{word}");
+        }
+        assert!(!parse("tcp:0.0.0.0:1").unwrap().is_private() && parse("tcp:[::1]:1").unwrap().is_private());
+    }
+
+    #[test]
+    fn a_socket_is_private_replaces_a_dead_one_and_goes_with_its_listener() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a b%");
+        let endpoint = Endpoint::Unix(path.clone());
+        let listener = Listener::bind(&endpoint).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(listener.uri().ends_with("/a%20b%25"), "{}", listener.uri());
+        assert!(matches!(Listener::bind(&endpoint), Err(EndpointError::Taken(_))));
+        drop(listener);
+        assert!(!path.exists());
+        drop(UnixListener::bind(&path).unwrap());
+        drop(Listener::bind(&endpoint).unwrap());
+        std::fs::write(&path, "mine").unwrap();
+        assert!(matches!(Listener::bind(&endpoint), Err(EndpointError::Occupied(_))));
+    }
+}
