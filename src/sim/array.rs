@@ -14,7 +14,7 @@ use super::mending::agrees;
 use super::shape::METADATA;
 use super::world::Waiting;
 use super::{CacheLoss, Choose, DiskModel, Oracle, Shape, SimBank, Snapshot, Trace, World};
-use crate::block::{Bank, DeviceId, Extent, Lba, SECTOR_BYTES, Sectors};
+use crate::block::{Bank, DeviceId, Durability, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
 use crate::raid::assemble::{AssembleError, AssembleOptions, Candidate, Remark, assemble};
@@ -837,6 +837,43 @@ impl Off {
             self.bank_mut().restore(device, now);
         }
         tells
+    }
+
+    /// Starts one disk without the others, writes everything there and stops it. `false`: it does not start alone, or
+    /// would be the freshest then, so that whoever puts it back goes with it and not with the others.
+    pub fn split(&mut self, device: DeviceId) -> bool {
+        let mut bank = self.bank.clone();
+        bank.inner_mut().bring_back(device);
+        let Ok((array, _)) = start(bank, &[device], AssembleOptions::default()) else { return false };
+        let whole = Extent::new(Lba(0), array.geometry().capacity());
+        let mut half = self.clients.clone().join(array);
+        half.wake();
+        half.submit_write(whole, Durability::Fua);
+        half.stack.stop();
+        while !half.stack.is_stopped() {
+            if !half.step().is_ok_and(|more| more) {
+                break;
+            }
+        }
+        if !half.stack.is_stopped() {
+            return false;
+        }
+        let data = half.stack.members().get(device).expect("it was started of it").data_offset();
+        let mut bank = half.stack.into_bank();
+        // What nobody else has ever written: should it be seen beside the others, it is garbage.
+        let apart = [0xa5].repeat((self.shape.member.0 * u64::from(self.shape.grain)) as usize);
+        bank.inner_mut().write_media(device, data, &apart);
+        let snapshot = bank.inner().snapshot(device);
+        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        let before = self.bank().snapshot(device);
+        self.bank_mut().restore(device, snapshot);
+        let is_behind = self.in_sync_events(&[device]) < self.in_sync_events(&others);
+        if is_behind {
+            self.bank_mut().bring_back(device);
+        } else {
+            self.bank_mut().restore(device, before);
+        }
+        is_behind
     }
 
     /// Whether the freshest members do not answer: whoever starts the rest goes back in history.

@@ -14,8 +14,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
+use super::gaps::GapText;
 use crate::block::{Bank, Mark, Marks};
 use crate::raid::Array;
 use crate::raid::band::{Phase, Work};
@@ -216,6 +218,20 @@ impl Doing {
     pub fn all() -> impl Iterator<Item = Doing> {
         let bands = WORKS.into_iter().flat_map(|work| PHASES.map(|phase| Doing::Band(work, phase)));
         bands.chain([Doing::Idle, Doing::Metadata])
+    }
+
+    /// Its place in [`Doing::all`].
+    pub(super) fn index(self) -> usize {
+        match self {
+            Doing::Band(work, phase) => work as usize * PHASES.len() + phase as usize,
+            Doing::Idle => WORKS.len() * PHASES.len(),
+            Doing::Metadata => WORKS.len() * PHASES.len() + 1,
+        }
+    }
+
+    /// Whether some array may do this.
+    pub fn is_possible(self) -> bool {
+        self.never().is_none()
     }
 
     /// Everything an array does at this moment, each band apart; [`Doing::Idle`] if nothing.
@@ -443,6 +459,12 @@ const RULES: &[Rule] = &[
         because: "only the members of slots are sources of a recovery",
     },
     Rule {
+        faults: |fault| fault == FaultClass::SourceFailsInRecovery,
+        members: &[MemberState::Recovering],
+        when: always,
+        because: "it is being filled itself: that is spare-fails-in-recovery",
+    },
+    Rule {
         faults: |fault| fault == FaultClass::SpareFailsInRecovery,
         members: &[MemberState::InSync, MemberState::Spare, MemberState::Faulty, MemberState::Absent],
         when: always,
@@ -483,14 +505,31 @@ pub struct Coverage {
     cells: BTreeMap<Cell, u64>,
     /// Runs that met it.
     marks: BTreeMap<Mark, u64>,
+    /// Strikes on members in a state, whatever was going on.
+    met: BTreeMap<(FaultClass, MemberState), u64>,
+    /// Events while there was a member in that state.
+    present: BTreeMap<MemberState, u64>,
+    /// Those of them during which the array did that.
+    seen: BTreeMap<(MemberState, Doing), u64>,
 }
 
 impl Coverage {
     /// A fault has struck a disk; once for each of them, where it strikes several (the power of all disks goes).
     /// `member`: what the disk was just before. `doing`: everything the array did at that moment.
     pub fn strike(&mut self, fault: FaultClass, member: MemberState, doing: impl IntoIterator<Item = Doing>) {
+        add(&mut self.met, (fault, member), 1);
         for doing in doing {
             add(&mut self.cells, Cell { fault, member, doing }, 1);
+        }
+    }
+
+    /// There was a member in this state for so many events, and the array did this during so many of them.
+    pub fn visited(&mut self, member: MemberState, events: u64, doing: impl IntoIterator<Item = (Doing, u64)>) {
+        if events > 0 {
+            add(&mut self.present, member, events);
+        }
+        for (doing, events) in doing.into_iter().filter(|(_, events)| *events > 0) {
+            add(&mut self.seen, (member, doing), events);
         }
     }
 
@@ -505,11 +544,29 @@ impl Coverage {
     pub fn merge(&mut self, other: &Coverage) {
         other.cells.iter().for_each(|(cell, strikes)| add(&mut self.cells, *cell, *strikes));
         other.marks.iter().for_each(|(mark, runs)| add(&mut self.marks, *mark, *runs));
+        other.met.iter().for_each(|(met, strikes)| add(&mut self.met, *met, *strikes));
+        other.present.iter().for_each(|(member, events)| add(&mut self.present, *member, *events));
+        other.seen.iter().for_each(|(seen, events)| add(&mut self.seen, *seen, *events));
     }
 
     /// How often a cell was struck.
     pub fn strikes(&self, cell: Cell) -> u64 {
         self.cells.get(&cell).copied().unwrap_or(0)
+    }
+
+    /// How often a fault struck a member in a state.
+    pub fn strikes_on(&self, fault: FaultClass, member: MemberState) -> u64 {
+        self.met.get(&(fault, member)).copied().unwrap_or(0)
+    }
+
+    /// Events while there was a member in a state.
+    pub fn events_with(&self, member: MemberState) -> u64 {
+        self.present.get(&member).copied().unwrap_or(0)
+    }
+
+    /// Events while there was a member in a state and the array did this.
+    pub fn events_in(&self, member: MemberState, doing: Doing) -> u64 {
+        self.seen.get(&(member, doing)).copied().unwrap_or(0)
     }
 
     /// How many runs met a mark.
@@ -559,6 +616,19 @@ struct CoverageText {
     cells: BTreeMap<String, BTreeMap<String, BTreeMap<String, u64>>>,
     /// Runs, by mark.
     marks: BTreeMap<String, u64>,
+    /// Strikes, by fault and state of the member.
+    met: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Events, by state of the member.
+    present: BTreeMap<String, u64>,
+    /// Events, by state of the member and what the array did.
+    seen: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What is in no cell, and why: it follows from the rest.
+    #[serde(deserialize_with = "nothing_read")]
+    gaps: Vec<GapText>,
+}
+
+fn nothing_read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<GapText>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| Vec::new())
 }
 
 /// A name that is none: the file comes from another version, or was changed.
@@ -573,12 +643,20 @@ pub struct UnknownName {
 
 impl From<Coverage> for CoverageText {
     fn from(coverage: Coverage) -> CoverageText {
-        let mut text = CoverageText::default();
+        let gaps = coverage.gaps().into_iter().map(GapText::from).collect();
+        let mut text = CoverageText { gaps, ..CoverageText::default() };
         for (cell, strikes) in coverage.cells {
             let fault = text.cells.entry(cell.fault.name().to_owned()).or_default();
             fault.entry(cell.member.name().to_owned()).or_default().insert(cell.doing.name(), strikes);
         }
         text.marks = coverage.marks.iter().map(|(mark, runs)| (mark.name().to_owned(), *runs)).collect();
+        for ((fault, member), strikes) in coverage.met {
+            text.met.entry(fault.name().to_owned()).or_default().insert(member.name().to_owned(), strikes);
+        }
+        text.present = coverage.present.iter().map(|(member, events)| (member.name().to_owned(), *events)).collect();
+        for ((member, doing), events) in coverage.seen {
+            text.seen.entry(member.name().to_owned()).or_default().insert(doing.name(), events);
+        }
         text
     }
 }
@@ -589,16 +667,30 @@ impl TryFrom<CoverageText> for Coverage {
     fn try_from(text: CoverageText) -> Result<Coverage, UnknownName> {
         let mut coverage = Coverage::default();
         let doings: BTreeMap<String, Doing> = Doing::all().map(|doing| (doing.name(), doing)).collect();
+        let doing_of = |name: String| doings.get(&name).copied().ok_or(UnknownName { what: "phase", name });
+        let fault_of = |name: String| FaultClass::named(&name).ok_or(UnknownName { what: "fault", name });
         for (fault, members) in text.cells {
-            let fault = FaultClass::named(&fault).ok_or(UnknownName { what: "fault", name: fault })?;
+            let fault = fault_of(fault)?;
             for (member, strikes) in members {
-                let named = MemberState::ALL.into_iter().find(|state| state.name() == member);
-                let member = named.ok_or(UnknownName { what: "state of a member", name: member })?;
+                let member = MemberState::named(member)?;
                 for (doing, strikes) in strikes {
-                    let named = doings.get(&doing).copied();
-                    let doing = named.ok_or(UnknownName { what: "phase", name: doing })?;
-                    add(&mut coverage.cells, Cell { fault, member, doing }, strikes);
+                    add(&mut coverage.cells, Cell { fault, member, doing: doing_of(doing)? }, strikes);
                 }
+            }
+        }
+        for (fault, members) in text.met {
+            let fault = fault_of(fault)?;
+            for (member, strikes) in members {
+                add(&mut coverage.met, (fault, MemberState::named(member)?), strikes);
+            }
+        }
+        for (member, events) in text.present {
+            add(&mut coverage.present, MemberState::named(member)?, events);
+        }
+        for (member, doings) in text.seen {
+            let member = MemberState::named(member)?;
+            for (doing, events) in doings {
+                add(&mut coverage.seen, (member, doing_of(doing)?), events);
             }
         }
         for (mark, runs) in text.marks {
@@ -608,6 +700,13 @@ impl TryFrom<CoverageText> for Coverage {
         coverage.cells.retain(|_, strikes| *strikes > 0);
         coverage.marks.retain(|_, runs| *runs > 0);
         Ok(coverage)
+    }
+}
+
+impl MemberState {
+    fn named(name: String) -> Result<MemberState, UnknownName> {
+        let named = MemberState::ALL.into_iter().find(|state| state.name() == name);
+        named.ok_or(UnknownName { what: "state of a member", name })
     }
 }
 
@@ -689,26 +788,19 @@ impl Coverage {
         writeln!(f, "Phases: G gate, L lock, D direct, R reading, W writing, V verifying, C recording, H halved.")?;
         writeln!(f, "Signs: 1 up to 9 strikes, 2 up to 99, ...; . none in any state of the member; blank impossible.")
     }
+}
 
-    /// By fault and state of the member, the situations in which it has not struck.
-    fn write_missing_cells(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut missing: BTreeMap<(FaultClass, MemberState), Vec<Doing>> = BTreeMap::new();
-        for cell in self.missing_cells() {
-            missing.entry((cell.fault, cell.member)).or_default().push(cell.doing);
-        }
-        for ((fault, member), doings) in missing {
-            let reachable = |doing: &Doing| unreachable(Cell { fault, member, doing: *doing }).is_none();
-            let whole = doings.len() == Doing::all().filter(reachable).count();
-            let head = format!("  {fault} {}: ", member.name());
-            let what = if whole { "never".to_owned() } else { in_words(&doings) };
-            write_wrapped(f, &head, &what)?;
-        }
-        Ok(())
+/// Why no drawn life meets a mark, as far as that is known.
+fn beyond_lives(mark: Mark) -> Option<&'static str> {
+    match mark {
+        Mark::MemberWornOut => Some("it takes more mended reads of one member than a life has unreadable sectors"),
+        Mark::BadBlockLogFull => Some("the log has room for more ranges than a member of a drawn array has sectors"),
+        _ => None,
     }
 }
 
 /// `read.lock+writing idle`: the phases of one work together.
-fn in_words(doings: &[Doing]) -> String {
+pub(super) fn in_words(doings: &[Doing]) -> String {
     let mut words: Vec<String> = Vec::new();
     let mut before = None;
     for doing in doings {
@@ -725,7 +817,7 @@ fn in_words(doings: &[Doing]) -> String {
 }
 
 /// Writes `head` and then the words of `text`, in as many lines as it takes, the later ones indented.
-fn write_wrapped(f: &mut fmt::Formatter<'_>, head: &str, text: &str) -> fmt::Result {
+pub(super) fn write_wrapped(f: &mut fmt::Formatter<'_>, head: &str, text: &str) -> fmt::Result {
     let mut line = head.to_owned();
     for word in text.split(' ') {
         if line.len() + word.len() > WIDTH {
@@ -744,8 +836,8 @@ impl fmt::Display for Coverage {
         let (struck, reachable) = self.cells_reached();
         writeln!(f, "\nCells: {struck} of {reachable} struck.")?;
         if struck < reachable {
-            writeln!(f, "Not struck, by fault and state of the member:")?;
-            self.write_missing_cells(f)?;
+            writeln!(f, "Not struck, and why:")?;
+            self.write_gaps(f)?;
         }
         if self.refuted().next().is_some() {
             writeln!(f, "\nStruck, and held to be impossible:")?;
@@ -758,7 +850,8 @@ impl fmt::Display for Coverage {
         if missing > 0 {
             writeln!(f, "Never met:")?;
             for mark in self.missing_marks() {
-                write_wrapped(f, &format!("  {mark}: "), mark.sentence())?;
+                let because = beyond_lives(mark).map_or_else(String::new, |because| format!(" Not here: {because}."));
+                write_wrapped(f, &format!("  {mark}: "), &format!("{}{because}", mark.sentence()))?;
             }
         }
         Ok(())
@@ -789,6 +882,7 @@ mod tests {
         let mut marks = Marks::default();
         marks.insert(Mark::GateWaited);
         coverage.marks(marks);
+        coverage.visited(MemberState::InSync, 9, [(WRITING, 4)]);
         coverage
     }
 
@@ -832,6 +926,7 @@ mod tests {
 
     #[test]
     fn every_cell_is_reachable_or_says_why_not() {
+        assert!(Doing::all().enumerate().all(|(at, doing)| doing.index() == at));
         let nothing = Coverage::default();
         let cells: Vec<(Cell, Option<&str>)> = nothing.empty_cells().collect();
         assert_eq!(cells.len(), FAULTS * 6 * (7 * 8 + 2));
@@ -874,11 +969,11 @@ mod tests {
     fn a_file_keeps_everything_by_name_and_refuses_names_it_does_not_know() {
         let coverage = some();
         let text = serde_json::to_string(&coverage).expect("it is text");
-        assert_eq!(
-            text,
-            "{\"cells\":{\"cache-loss\":{\"recovering\":{\"recovery.reading\":1}},\
-             \"fail-stop\":{\"in-sync\":{\"metadata\":1,\"write.writing\":2}}},\"marks\":{\"gate-waited\":1}}"
-        );
+        let head = "{\"cells\":{\"cache-loss\":{\"recovering\":{\"recovery.reading\":1}},\
+             \"fail-stop\":{\"in-sync\":{\"metadata\":1,\"write.writing\":2}}},\"marks\":{\"gate-waited\":1},\
+             \"met\":{\"cache-loss\":{\"recovering\":1},\"fail-stop\":{\"in-sync\":2}},\"present\":{\"in-sync\":9},\
+             \"seen\":{\"in-sync\":{\"write.writing\":4}},\"gaps\":[{\"fault\":\"fail-stop\",\"member\":\"in-sync\",";
+        assert!(text.starts_with(head), "{text}");
         assert_eq!(serde_json::from_str::<Coverage>(&text).expect("it was just written"), coverage);
         assert_eq!(serde_json::from_str::<Coverage>("{}").expect("nothing was reached"), Coverage::default());
 
@@ -909,8 +1004,9 @@ mod tests {
             assert!(text.lines().all(|line| line.len() <= WIDTH && line == line.trim_end()), "{text}");
         }
         let text = some().to_string();
-        assert!(text.contains("  fail-stop recovering: never\n"), "{text}");
-        assert!(text.contains("  fail-stop in-sync: read.lock+direct+"), "{text}");
+        assert!(text.contains("  fail-stop recovering: there was none\n"), "{text}");
+        assert!(text.contains("  fail-stop in-sync: 2 strikes; "), "{text}");
+        assert!(text.contains("  in-sync: read.lock+direct+"), "{text}");
         assert!(!text.contains("gate-waited:") && text.contains("  lock-waited: A band waited"), "{text}");
         assert!(!all.to_string().contains("Not struck"), "{all}");
     }

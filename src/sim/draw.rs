@@ -59,6 +59,8 @@ pub enum Harm {
     Swap,
     /// A copy of it is in the box, too.
     Duplicate,
+    /// Half of a mirror is started apart and written to, and both are put together.
+    Split,
     /// Its superblock rots.
     RotSuperblock,
     /// Silent: bits rot.
@@ -79,7 +81,7 @@ pub enum Harm {
 
 impl Harm {
     /// Every one, with its word.
-    pub const ALL: [(Harm, &'static str); 23] = [
+    pub const ALL: [(Harm, &'static str); 24] = [
         (Harm::Stop, "stop"),
         (Harm::Fail, "fail"),
         (Harm::Unreadable, "unreadable"),
@@ -95,6 +97,7 @@ impl Harm {
         (Harm::Stale, "stale"),
         (Harm::Swap, "swap"),
         (Harm::Duplicate, "duplicate"),
+        (Harm::Split, "split"),
         (Harm::RotSuperblock, "rot-superblock"),
         (Harm::BitRot, "bit-rot"),
         (Harm::Lost, "lost"),
@@ -127,7 +130,7 @@ impl Harm {
 
     /// Whether it is done while the power is off.
     fn is_in_the_dark(self) -> bool {
-        matches!(self, Harm::Stale | Harm::Swap | Harm::Duplicate | Harm::RotSuperblock)
+        matches!(self, Harm::Stale | Harm::Swap | Harm::Duplicate | Harm::Split | Harm::RotSuperblock)
     }
 }
 
@@ -172,6 +175,8 @@ fn allowed(seed: u64, wish: &Wish, level: Level) -> Vec<Harm> {
         let fits = match harm {
             Harm::FlushLie => silent && lies,
             harm if harm.is_silent() => silent,
+            // Of other arrays no member starts alone.
+            Harm::Split => level == Level::Raid1,
             // Where nothing can be restored, all is lost with it, and nothing more can be learnt.
             Harm::LoseFlush | Harm::Stale | Harm::RotSuperblock => level != Level::Raid0,
             _ => true,
@@ -354,6 +359,9 @@ impl Teller {
 
     /// A member leaves and comes back after a while.
     fn return_home(&mut self, at: usize) {
+        if self.allowed.contains(&Harm::Split) && self.rng.chance(40) {
+            return self.split_brain(at);
+        }
         let slot = self.slot();
         let lost = if self.rng.chance(50) { Act::Stop(slot) } else { Act::Fail(slot) };
         let id = self.step(When::Op(at), lost);
@@ -368,6 +376,21 @@ impl Teller {
             let percent = self.rng.below(100);
             self.harm(When::Recovery(percent));
         }
+    }
+
+    /// A member leaves, is started without the others, and comes back as if it had been the array all the time.
+    fn split_brain(&mut self, at: usize) {
+        let disk = Target::Disk(self.rng.below(self.scenario.array.disks as u64) as u32);
+        self.step(When::Op(at), Act::Stop(disk));
+        // Each time the array is marked clean and dirty again it counts more events than the half will.
+        for more in 1..4 {
+            self.step(When::Op(at + more), Act::Rest);
+        }
+        let loss = CacheLoss::ALL[self.rng.below(5) as usize];
+        let later = at + 4 + self.rng.below(8) as usize;
+        let cut = self.step(When::Op(later), Act::PowerCut(loss));
+        self.step(When::Off(cut), Act::Split(disk));
+        self.harms += 2;
     }
 
     /// A member is replaced, and something comes between.
@@ -437,6 +460,9 @@ impl Teller {
             Harm::Duplicate => {
                 self.step(When::Off(id), Act::Duplicate(slot));
             }
+            Harm::Split => {
+                self.step(When::Off(id), Act::Split(slot));
+            }
             Harm::RotSuperblock => {
                 self.step(When::Off(id), Act::RotSuperblock(slot));
             }
@@ -453,7 +479,7 @@ impl Teller {
     /// One of the faults this seed may use, on some member.
     fn harm(&mut self, when: When) {
         let light: Vec<Harm> = self.allowed.iter().copied().filter(|harm| !harm.is_in_the_dark()).collect();
-        let slot = self.slot();
+        let slot = self.victim();
         match self.one_of(&light) {
             Some(harm) => self.harm_to(slot, harm, when),
             None => {
@@ -499,7 +525,7 @@ impl Teller {
             ),
             Harm::FlushLie => Act::Fault(slot, FaultKind::FlushLie, None, None),
             Harm::Unreadable => Act::Unreadable(slot, self.extent(6)),
-            Harm::Stale | Harm::Swap | Harm::Duplicate | Harm::RotSuperblock => {
+            Harm::Stale | Harm::Swap | Harm::Duplicate | Harm::Split | Harm::RotSuperblock => {
                 unreachable!("{} is for when the power is off", harm.name())
             }
         };
@@ -510,6 +536,16 @@ impl Teller {
     fn unreadable(&mut self) -> Act {
         let slot = self.slot();
         Act::Unreadable(slot, self.extent(6))
+    }
+
+    /// Mostly a member; now and then a disk that is no whole one, if there is one at that moment.
+    fn victim(&mut self) -> Target {
+        let redundant = self.scenario.array.level != Level::Raid0;
+        match self.rng.below(12) {
+            0 | 1 if redundant => Target::Filling,
+            2 if redundant => Target::Spare,
+            _ => self.slot(),
+        }
     }
 
     fn slot(&mut self) -> Target {

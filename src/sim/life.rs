@@ -846,6 +846,10 @@ impl<'a> Life<'a> {
                 Some(device) => off.duplicate(device),
                 None => return Done::Nothing,
             },
+            Act::Split(target) => match there(target) {
+                Some(device) if off.split(device) => {}
+                _ => return Done::Nothing,
+            },
             Act::RotSuperblock(target) => match there(target) {
                 // What is older would be taken for the truth, and nobody could tell.
                 Some(device) if !off.has_equals(device) => return Done::HeldBack,
@@ -920,6 +924,7 @@ impl<'a> Life<'a> {
         let mut report = self.report.clone();
         report.never = self.progress.iter().filter(|progress| progress.taken.is_none()).count() as u64;
         report.ops = self.op as u64;
+        self.seen.tell_visits(&mut report.coverage);
         if let Some(lab) = &self.lab {
             report.events = lab.world.events();
             report.ios = lab.bank().io_count();
@@ -1000,6 +1005,7 @@ impl Act {
             | Act::Snapshot(target)
             | Act::Restore(target)
             | Act::Duplicate(target)
+            | Act::Split(target)
             | Act::RotSuperblock(target)
             | Act::Swap(target, _) => Some(target),
             Act::Add

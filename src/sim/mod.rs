@@ -27,6 +27,7 @@ pub mod draw;
 pub mod exhaust;
 pub mod explain;
 mod finding;
+pub mod gaps;
 pub mod life;
 mod mending;
 #[cfg(all(test, feature = "mutants"))]

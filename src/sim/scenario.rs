@@ -247,6 +247,9 @@ pub enum Act {
     Swap(Target, Target),
     /// `duplicate disk-0`: a copy of it is put in, too.
     Duplicate(Target),
+    /// `split disk-1`: it is started without the others, as only a mirror can be, everything is written to that half, and
+    /// it is put back beside them.
+    Split(Target),
     /// `rot-superblock slot-1`: bytes of its superblock change.
     RotSuperblock(Target),
 }
@@ -420,7 +423,7 @@ fn spread(line: &str) -> String {
 impl Act {
     /// Whether it is done while the power is off.
     pub fn is_for_power_off(self) -> bool {
-        matches!(self, Act::Restore(_) | Act::Swap(..) | Act::Duplicate(_) | Act::RotSuperblock(_))
+        matches!(self, Act::Restore(_) | Act::Swap(..) | Act::Duplicate(_) | Act::Split(_) | Act::RotSuperblock(_))
     }
 
     /// Whether clients pause for it.

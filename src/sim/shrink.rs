@@ -604,6 +604,7 @@ impl Act {
             Act::Restore(target) => Act::Restore(other(target)),
             Act::Swap(one, two) => Act::Swap(other(one), other(two)),
             Act::Duplicate(target) => Act::Duplicate(other(target)),
+            Act::Split(target) => Act::Split(other(target)),
             Act::RotSuperblock(target) => Act::RotSuperblock(other(target)),
             act @ (Act::Add
             | Act::Check

@@ -24,6 +24,29 @@ pub(super) struct Situation {
 pub(super) struct Seen {
     hits: SmallVec<[Hits; 8]>,
     strikes: SmallVec<[u64; 8]>,
+    visits: Visits,
+}
+
+/// For each state of a member, the events while there was one; for each, those while the array did something.
+#[derive(Clone, Default, Debug)]
+struct Visits([(u64, Vec<u64>); MemberState::ALL.len()]);
+
+impl Visits {
+    fn count(&mut self, situation: &Situation) {
+        let mut states = [false; MemberState::ALL.len()];
+        situation.members.iter().for_each(|member| states[*member as usize] = true);
+        // Several bands may do the same.
+        let mut doing: SmallVec<[usize; 8]> = situation.doing.iter().map(|doing| doing.index()).collect();
+        doing.sort_unstable();
+        doing.dedup();
+        for (events, seen) in self.0.iter_mut().zip(states).filter(|(_, there)| *there).map(|(visits, _)| visits) {
+            *events += 1;
+            for at in &doing {
+                seen.resize(seen.len().max(at + 1), 0);
+                seen[*at] += 1;
+            }
+        }
+    }
 }
 
 impl Situation {
@@ -52,6 +75,7 @@ impl Situation {
 impl Seen {
     /// Counts what has struck since the last time, in the situation of before.
     pub(super) fn count(&mut self, coverage: &mut Coverage, before: &Situation, array: &SimArray) {
+        self.visits.count(before);
         let bank = array.bank();
         for device in bank.inner().devices() {
             let (now, at) = (bank.inner().hits(device), device.0 as usize);
@@ -82,6 +106,13 @@ impl Seen {
             if std::mem::replace(&mut self.strikes[at], fault.strikes) < fault.strikes {
                 before.strike(coverage, class_of(fault.spec.kind), fault.device);
             }
+        }
+    }
+
+    /// Tells in which situations the array was, and how often.
+    pub(super) fn tell_visits(&self, coverage: &mut Coverage) {
+        for (member, (events, seen)) in MemberState::ALL.into_iter().zip(&self.visits.0) {
+            coverage.visited(member, *events, Doing::all().zip(seen.iter().copied()));
         }
     }
 
@@ -131,6 +162,7 @@ pub(super) fn count_act(coverage: &mut Coverage, lab: &Lab, act: Act, device: De
         }
         Act::Restore(_) => strike(FaultClass::StaleReturn),
         Act::Swap(..) | Act::Duplicate(_) => strike(FaultClass::IdentitySwap),
+        Act::Split(_) => strike(FaultClass::SplitBrain),
         Act::RotSuperblock(_) => strike(FaultClass::SuperblockRot),
         _ => {}
     }

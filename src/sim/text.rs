@@ -260,7 +260,7 @@ impl fmt::Display for Target {
 }
 
 const ACTS: &str = "fail, remove, re-add, add, replace, check, repair, freeze, thaw, rest, restart, power-cut, stop, \
-    return, unreadable, fault, hang, slow, lose-flush, fill, mend, snapshot, restore, swap, duplicate, rot-superblock";
+    return, unreadable, fault, hang, slow, lose-flush, fill, mend, snapshot, restore, swap, duplicate, split, rot-superblock";
 
 impl FromStr for Act {
     type Err = String;
@@ -309,6 +309,7 @@ impl FromStr for Act {
             "restore" => Act::Restore(words.target()?),
             "swap" => Act::Swap(words.target()?, words.target()?),
             "duplicate" => Act::Duplicate(words.target()?),
+            "split" => Act::Split(words.target()?),
             "rot-superblock" => Act::RotSuperblock(words.target()?),
             word => return Err(format!("`{word}` in `{text}` is no act: {ACTS}")),
         };
@@ -349,6 +350,7 @@ impl fmt::Display for Act {
             Act::Restore(target) => write!(f, "restore {target}"),
             Act::Swap(one, other) => write!(f, "swap {one} {other}"),
             Act::Duplicate(target) => write!(f, "duplicate {target}"),
+            Act::Split(target) => write!(f, "split {target}"),
             Act::RotSuperblock(target) => write!(f, "rot-superblock {target}"),
         }
     }
