@@ -844,7 +844,9 @@ impl Off {
     pub fn split(&mut self, device: DeviceId) -> bool {
         let mut bank = self.bank.clone();
         bank.inner_mut().bring_back(device);
-        let Ok((array, _)) = start(bank, &[device], AssembleOptions::default(), SyncOptions::UNLIMITED) else { return false };
+        let Ok((array, _)) = start(bank, &[device], AssembleOptions::default(), SyncOptions::UNLIMITED) else {
+            return false;
+        };
         let whole = Extent::new(Lba(0), array.geometry().capacity());
         let mut half = self.clients.clone().join(array);
         half.wake();

@@ -362,12 +362,6 @@ fn cuts_power(fault: FaultClass) -> bool {
     at_writes || matches!(fault, F::CutInRecovery | F::ProcessKill | F::CutInSuperblockUpdate)
 }
 
-fn is_of_recovery(fault: FaultClass) -> bool {
-    use FaultClass as F;
-    let stops = matches!(fault, F::SourceFailsInRecovery | F::SpareFailsInRecovery);
-    stops || matches!(fault, F::UnreadableInRecovery | F::CutInRecovery)
-}
-
 const RULES: &[Rule] = &[
     Rule {
         faults: is_of_requests,
@@ -378,8 +372,8 @@ const RULES: &[Rule] = &[
     Rule {
         faults: is_of_requests,
         members: &[MemberState::Faulty],
-        when: always,
-        because: "nothing is sent to a member that failed",
+        when: at_rest,
+        because: "nothing is sent to a member that failed, and what was on its way belongs to a band or an update",
     },
     Rule {
         faults: |fault| reads(fault) || writes(fault),
@@ -404,10 +398,10 @@ const RULES: &[Rule] = &[
         because: "a spare takes metadata only, where something was written when it was made",
     },
     Rule {
-        faults: |fault| matches!(fault, FaultClass::FlushFail | FaultClass::CutAcrossFlush),
-        members: &[MemberState::Spare],
+        faults: |fault| fault == FaultClass::CutAcrossFlush,
+        members: &[MemberState::Spare, MemberState::Faulty, MemberState::Absent],
         when: always,
-        because: "a spare is never flushed: its metadata is written through",
+        because: "a flush is of the members that serve",
     },
     Rule {
         faults: is_of_requests,
@@ -445,12 +439,6 @@ const RULES: &[Rule] = &[
         members: ANYONE,
         when: at_rest,
         because: "an update is under way",
-    },
-    Rule {
-        faults: is_of_recovery,
-        members: ANYONE,
-        when: at_rest,
-        because: "a recovery without a speed limit always has bands under way, or metadata",
     },
     Rule {
         faults: |fault| fault == FaultClass::SourceFailsInRecovery,

@@ -11,6 +11,7 @@ use super::scenario::{Act, Target};
 use super::{CacheLoss, Hits};
 use crate::block::DeviceId;
 use crate::disk::FaultKind;
+use crate::raid::member::Member;
 
 /// What a fault would strike now.
 #[derive(Clone, Default, Debug)]
@@ -67,8 +68,11 @@ impl Situation {
 
     /// A fault strikes a disk in it.
     pub(super) fn strike(&self, coverage: &mut Coverage, fault: FaultClass, device: DeviceId) {
-        let member = self.members.get(device.0 as usize).copied().unwrap_or(MemberState::Absent);
-        coverage.strike(fault, member, self.doing.iter().copied());
+        coverage.strike(fault, self.member(device), self.doing.iter().copied());
+    }
+
+    fn member(&self, device: DeviceId) -> MemberState {
+        self.members.get(device.0 as usize).copied().unwrap_or(MemberState::Absent)
     }
 }
 
@@ -162,7 +166,7 @@ pub(super) fn count_act(coverage: &mut Coverage, lab: &Lab, act: Act, device: De
         }
         Act::Restore(_) => strike(FaultClass::StaleReturn),
         Act::Swap(..) | Act::Duplicate(_) => strike(FaultClass::IdentitySwap),
-        Act::Split(_) => strike(FaultClass::SplitBrain),
+        Act::Split(_) if array.members().get(device).is_some_and(Member::serves) => strike(FaultClass::SplitBrain),
         Act::RotSuperblock(_) => strike(FaultClass::SuperblockRot),
         _ => {}
     }
@@ -171,7 +175,8 @@ pub(super) fn count_act(coverage: &mut Coverage, lab: &Lab, act: Act, device: De
 /// Counts what a power cut strikes, on every disk in the box.
 pub(super) fn count_cut(coverage: &mut Coverage, lab: &Lab, loss: CacheLoss) {
     let (array, now) = (lab.array(), Situation::of(lab.array()));
-    for &device in lab.disks() {
+    for &device in lab.disks().iter().filter(|disk| now.member(**disk) != MemberState::Absent) {
+        let serves = array.members().get(device).is_some_and(Member::serves);
         let mut strike = |struck: bool, fault| {
             if struck {
                 now.strike(coverage, fault, device);
@@ -186,9 +191,9 @@ pub(super) fn count_cut(coverage: &mut Coverage, lab: &Lab, loss: CacheLoss) {
         strike(writes && loss == CacheLoss::PerSector, FaultClass::TornAtCut);
         strike(writes && loss == CacheLoss::PerBlock, FaultClass::TornBlock);
         strike(!bank.unsettled(device).is_empty(), FaultClass::CacheLoss);
-        strike(array.is_flushing(), FaultClass::CutAcrossFlush);
+        strike(serves && array.is_flushing(), FaultClass::CutAcrossFlush);
         strike(array.is_syncing(), FaultClass::CutInRecovery);
         strike(array.is_recording(), FaultClass::CutInSuperblockUpdate);
-        strike(!bank.is_online(device), FaultClass::CutAndMemberMissing);
+        strike(serves && !bank.is_online(device), FaultClass::CutAndMemberMissing);
     }
 }
