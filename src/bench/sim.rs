@@ -33,7 +33,8 @@ use crate::raid::set::SlotSet;
 use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
 use crate::raid::sync::SyncOptions;
 use crate::raid::{Array, VOLUME};
-use crate::sim::array::{Lab, SimArray, earned};
+use crate::sim::array::{Lab, SimArray};
+use crate::sim::losses::earned;
 use crate::sim::{CacheLoss, DiskModel, Mix, Rng, Script, Shape, SimBank, World};
 
 /// Decides everything that is drawn.

@@ -10,68 +10,46 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Failed;
+use super::losses::{account, earned, is_lost, may_fail, rows_of, sectors_of, taint};
 use super::mending::agrees;
+use super::off::{Off, candidate, make, start};
 use super::shape::METADATA;
-use super::world::Waiting;
-use super::{CacheLoss, Choose, DiskModel, Oracle, Shape, SimBank, Snapshot, Trace, World};
-use crate::block::{Bank, DeviceId, Durability, Extent, Lba, SECTOR_BYTES, Sectors};
+use super::{CacheLoss, Choose, DiskModel, Shape, SimBank, Trace, World};
+use crate::block::{DeviceId, Extent, Lba, Sectors};
 use crate::disk::Fault;
 use crate::raid::Array;
-use crate::raid::assemble::{AssembleError, AssembleOptions, Candidate, Remark, assemble};
-use crate::raid::bitmap_super::{BitmapHeader, BitmapImage};
+use crate::raid::assemble::{AssembleOptions, Remark};
 use crate::raid::compute::{Known, compare_copies, compare_parity};
-use crate::raid::create::{create, joining};
-use crate::raid::geometry::{Column, Role, Slot, Stripe, StripeIndex};
+use crate::raid::create::joining;
+use crate::raid::geometry::{Column, Role, Stripe, StripeIndex};
 use crate::raid::manage::ManageError;
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::set::SlotSet;
-use crate::raid::superblock::{MemberRole, Superblock};
 use crate::raid::sync::SyncOptions;
 
 /// The array under test: over disks that can have every fault.
 pub type SimArray = Array<Fault<SimBank>>;
-
-/// Writes what makes disks the members of a new array.
-fn make(bank: &mut SimBank, shape: Shape, disks: &[DeviceId]) {
-    let new = shape.new_array(disks.iter().copied());
-    let (geometry, members) = create(&new).expect("shapes are checked before");
-    for (disk, member) in disks.iter().zip(members) {
-        for (at, bytes) in member.writes {
-            bank.write_media(*disk, at, &bytes);
-        }
-        // One bit for all of it, which is what a new array gets, would test nothing.
-        if let (Some(chunk), Some(at)) = (shape.bitmap, member.superblock.bitmap_at()) {
-            let header = BitmapHeader::new(new.uuid, geometry.sync_size(), chunk);
-            let mut image = BitmapImage::all_set(header);
-            image.set_all(false);
-            bank.write_media(*disk, at, &image.encode());
-        }
-    }
-}
-
-/// Where the superblock of every member lies: 4 KiB from the start, as metadata 1.2 has it.
-const SUPERBLOCK: Lba = Lba(8);
 
 /// An array with its clients, and the disks in the same box, members or not.
 #[derive(Clone, Debug)]
 pub struct Lab {
     /// The array and its clients.
     pub world: World<SimArray>,
-    shape: Shape,
-    model: DiskModel,
-    disks: Vec<DeviceId>,
+    pub(super) shape: Shape,
+    pub(super) model: DiskModel,
+    pub(super) disks: Vec<DeviceId>,
     /// What there was to say when it was assembled.
-    remarks: Vec<Remark>,
+    pub(super) remarks: Vec<Remark>,
     /// Rows that were in doubt when the array was forced.
-    accepted: BTreeSet<Row>,
+    pub(super) accepted: BTreeSet<Row>,
     /// Disks that have lied about a flush.
-    liars: BTreeSet<DeviceId>,
+    pub(super) liars: BTreeSet<DeviceId>,
     /// Rows that were written to since their columns were last compared.
-    unchecked: BTreeSet<Row>,
+    pub(super) unchecked: BTreeSet<Row>,
     /// Slots that have been whole since that was last on record.
-    whole: SlotSet,
+    pub(super) whole: SlotSet,
     /// Slots that were whole before it was assembled, and are not now.
-    taken: SlotSet,
+    pub(super) taken: SlotSet,
 }
 
 /// A row of a stripe: what silent damage never leaves.
@@ -572,418 +550,5 @@ impl Lab {
         for device in devices {
             self.bank_mut().fail_stop(device);
         }
-    }
-}
-
-/// The rows of the array that lie on these sectors of a member.
-fn rows_of(array: &SimArray, member: &Member, extent: Extent) -> Vec<Row> {
-    // One that has just failed may be back before anybody has written that down.
-    let slot = match (member.place, member.superblock.role()) {
-        (Place::Slot(slot) | Place::Replacement(slot), _) => slot,
-        (Place::Faulty, MemberRole::Slot(slot)) => Slot(slot as u8),
-        _ => return Vec::new(),
-    };
-    let geometry = array.geometry();
-    let row_at = |sector: u64| {
-        let row = sector.checked_sub(member.data_offset().0)?;
-        let index = geometry.stripe_at(slot, Lba(row))?;
-        let stripe = geometry.stripe(index);
-        let of_row = |base: u64| (base..base + stripe.rows.0).contains(&row);
-        let column = stripe.columns.iter().find(|c| c.slot == slot && of_row(c.base.0));
-        Some((index, row - column.expect("a stripe has a column at its rows").base.0))
-    };
-    extent.range().filter_map(row_at).collect()
-}
-
-/// The sectors of the volume in a row.
-fn sectors_of(array: &SimArray, (index, row): Row) -> impl Iterator<Item = Lba> + use<> {
-    let stripe = array.geometry().stripe(index);
-    let (start, rows) = (stripe.start, stripe.rows.0);
-    (0..stripe.data_chunks as u64).map(move |chunk| start + Sectors(chunk * rows + row))
-}
-
-/// A silent fault has touched these sectors of a device: nobody vouches for the rows they lie in (R12).
-fn taint(array: &SimArray, oracle: &mut Oracle, device: DeviceId, extent: Extent) {
-    let Some(member) = array.members().get(device) else { return };
-    for row in rows_of(array, member, extent) {
-        sectors_of(array, row).for_each(|lba| oracle.excuse(lba));
-    }
-}
-
-/// Tells the oracle what silent faults have touched since the last time, and what could not be read: a write may have
-/// mended that by the time the error arrives.
-fn account(array: &mut SimArray, oracle: &mut Oracle) {
-    for strike in array.bank_mut().unseen_strikes().to_vec() {
-        if strike.kind.is_silent() {
-            for extent in strike.extents {
-                taint(array, oracle, strike.device, extent);
-            }
-        }
-    }
-    for (device, extent) in array.bank_mut().inner_mut().take_unreadable() {
-        let Some(member) = array.members().get(device) else { continue };
-        for row in rows_of(array, member, extent) {
-            sectors_of(array, row).filter(|lba| earned(array, *lba)).for_each(|lba| oracle.was_lost(lba));
-        }
-    }
-}
-
-/// Sectors of the volume in `rows` that no member holds and can read.
-fn sectors_without_member(array: &SimArray, rows: &BTreeSet<Row>) -> Vec<Lba> {
-    let mut sectors = Vec::new();
-    for (index, row) in rows {
-        let stripe = array.geometry().stripe(*index);
-        for column in &stripe.columns {
-            // Where a row of a chunk cannot be read, its neighbours are reconstructed with it.
-            if !(0..stripe.rows.0).any(|near| is_lost(array, column, near)) {
-                continue;
-            }
-            if let Role::Data { index: chunk, .. } = column.role {
-                sectors.push(stripe.start + Sectors(u64::from(chunk) * stripe.rows.0 + row));
-            }
-        }
-    }
-    sectors
-}
-
-/// Whether no device has this row of a column, by what it holds and by what it can read.
-fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
-    let rows = row..row + 1;
-    let bank = array.bank().inner();
-    !array.members().in_slot(column.slot).any(|member| {
-        member.standing(column.base, &rows) == Standing::Readable
-            && !may_fail(array, member.device)
-            && bank.is_online(member.device)
-            && !bank.is_unreadable(member.device, member.on_device(column.base, &rows))
-    })
-}
-
-/// Whether requests of a disk may fail for a fault that somebody gave it.
-fn may_fail(array: &SimArray, device: DeviceId) -> bool {
-    let fails = |fault: &crate::disk::ArmedFault| fault.device == device && fault.spec.kind.is_error();
-    array.bank().list().iter().any(fails) || array.bank().inner().may_fail(device)
-}
-
-/// Whether faults that are really there leave too little of a sector: what the array believes of its members is taken
-/// for true only where it believes less than it could.
-pub fn earned(array: &SimArray, lba: Lba) -> bool {
-    if array.is_failed() {
-        return true;
-    }
-    let geometry = array.geometry();
-    let (index, offset) = geometry.locate(lba);
-    let stripe = geometry.stripe(index);
-    let (chunk, row) = (offset.0 / stripe.rows.0, offset.0 % stripe.rows.0);
-    let lost_columns: Vec<_> = stripe.columns.iter().filter(|column| is_lost(array, column, row)).collect();
-    if geometry.parity_count() == 0 {
-        let lost = lost_columns.iter().filter(|column| holds(column.role, chunk)).count();
-        return lost == stripe.columns.iter().filter(|column| holds(column.role, chunk)).count();
-    }
-    let mine = lost_columns.iter().any(|column| holds(column.role, chunk));
-    lost_columns.len() > geometry.parity_count() || (mine && !array.is_trusted_at(lba))
-}
-
-fn holds(role: Role, chunk: u64) -> bool {
-    matches!(role, Role::Data { index, .. } if u64::from(index) == chunk)
-}
-
-fn candidate(bank: &SimBank, disk: DeviceId) -> Option<Candidate> {
-    let size = bank.limits(disk).capacity;
-    let sectors = |at: Lba, length: Sectors| -> Result<Vec<u8>, std::convert::Infallible> {
-        let extent = Extent::new(at, length);
-        // Behind the metadata a sector holds less than a superblock.
-        Ok(if extent.end().0 <= METADATA.0 { bank.peek(disk, extent) } else { vec![0; length.bytes() as usize] })
-    };
-    const { assert!(SECTOR_BYTES == 512) };
-    Candidate::read(disk, size, sectors).ok()
-}
-
-/// A lab without power.
-#[derive(Clone, Debug)]
-pub struct Off {
-    bank: Fault<SimBank>,
-    clients: Waiting<SimArray>,
-    shape: Shape,
-    model: DiskModel,
-    disks: Vec<DeviceId>,
-    accepted: BTreeSet<Row>,
-    liars: BTreeSet<DeviceId>,
-    /// Rows that the cut may have left in disagreement, if anything was missing then.
-    in_doubt: BTreeSet<Row>,
-    /// A member was missing when the power went.
-    degraded: bool,
-    /// Slots that must be whole when it is assembled.
-    owed: SlotSet,
-    /// Disks, and copies of them that were put in.
-    copies: Vec<(DeviceId, DeviceId)>,
-    /// It is another array than the one that was switched off, on the same disks.
-    made_anew: bool,
-}
-
-impl Off {
-    /// The disks.
-    pub fn bank(&self) -> &SimBank {
-        self.bank.inner()
-    }
-
-    /// The disks, to be harmed.
-    pub fn bank_mut(&mut self) -> &mut SimBank {
-        self.bank.inner_mut()
-    }
-
-    /// Disks in the box.
-    pub fn disks(&self) -> &[DeviceId] {
-        &self.disks
-    }
-
-    /// Whether a member was missing when the power went.
-    pub fn was_degraded(&self) -> bool {
-        self.degraded
-    }
-
-    /// All disks that had stopped answer again.
-    pub fn bring_all_back(&mut self) {
-        for disk in &self.disks {
-            self.bank.inner_mut().bring_back(*disk);
-        }
-    }
-
-    /// Whether the disk is among the freshest, and others are as fresh.
-    pub fn has_equals(&self, device: DeviceId) -> bool {
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        self.in_sync_events(&others) >= self.in_sync_events(&self.disks)
-    }
-
-    /// Whether nothing is wrong with a disk, as far as it is not on its medium.
-    pub fn is_well(&self, device: DeviceId) -> bool {
-        !self.bank.inner().may_fail(device) && !self.bank.is_armed(device)
-    }
-
-    /// Two disks change places in the box.
-    pub fn swap(&mut self, one: DeviceId, other: DeviceId) {
-        self.bank.inner_mut().swap(one, other);
-    }
-
-    /// A copy of a disk is put in, too.
-    pub fn duplicate(&mut self, device: DeviceId) {
-        let copy = self.bank.inner_mut().add_disk(self.model);
-        self.bank.inner_mut().copy(device, copy);
-        self.disks.push(copy);
-        self.copies.push((device, copy));
-    }
-
-    /// Whether copies of disks were put in.
-    pub fn has_copies(&self) -> bool {
-        !self.copies.is_empty()
-    }
-
-    /// Takes copies of disks out again.
-    pub fn take_copies_out(&mut self) {
-        for (_, copy) in std::mem::take(&mut self.copies) {
-            self.disks.retain(|disk| *disk != copy);
-        }
-    }
-
-    /// Too little is left: a new array is made of the same disks, and nothing is promised of what they held.
-    pub fn make_anew(mut self) -> Lab {
-        self.take_copies_out();
-        let count = self.shape.disks + self.shape.spares;
-        self.disks.truncate(count);
-        while self.disks.len() < count {
-            self.disks.push(self.bank.inner_mut().add_disk(self.model));
-        }
-        self.bank.clear();
-        self.bring_all_back();
-        make(self.bank.inner_mut(), self.shape, &self.disks);
-        self.made_anew = true;
-        self.assemble(false).unwrap_or_else(|refused| panic!("a new array does not assemble: {}", refused.1))
-    }
-
-    /// Bytes of a superblock change.
-    pub fn rot_superblock(&mut self, device: DeviceId) {
-        let at = Extent::new(SUPERBLOCK, Sectors(1));
-        let mut bytes = self.bank().peek(device, at);
-        bytes[100] ^= 0xff;
-        self.bank.inner_mut().write_media(device, SUPERBLOCK, &bytes);
-    }
-
-    /// The disk whose superblock claims a slot.
-    pub fn in_slot(&self, slot: u8) -> Option<DeviceId> {
-        let claims = |disk: &&DeviceId| {
-            let candidate = candidate(self.bank(), **disk);
-            candidate.is_some_and(|candidate| candidate.superblock.role() == MemberRole::Slot(slot.into()))
-        };
-        self.disks.iter().find(claims).copied()
-    }
-
-    /// Whether an array would come of the other disks, none of them behind, with every sector on them.
-    pub fn can_lose(&self, device: DeviceId) -> bool {
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        if self.in_sync_events(&others) < self.in_sync_events(&self.disks) || !self.accepted.is_empty() {
-            return false;
-        }
-        let started = start(self.bank.clone(), &others, AssembleOptions::default(), SyncOptions::UNLIMITED);
-        let Ok((array, _)) = started else { return false };
-        (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
-    }
-
-    /// Makes a disk hold what it held once, unless its count of events would not tell.
-    pub fn restore(&mut self, device: DeviceId, snapshot: Snapshot) -> bool {
-        let now = self.bank().snapshot(device);
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        self.bank_mut().restore(device, snapshot);
-        let tells = self.events(&[device]) + 1 < self.events(&others);
-        if !tells {
-            self.bank_mut().restore(device, now);
-        }
-        tells
-    }
-
-    /// Starts one disk without the others, writes everything there and stops it. `false`: it does not start alone, or
-    /// would be the freshest then, so that whoever puts it back goes with it and not with the others.
-    pub fn split(&mut self, device: DeviceId) -> bool {
-        let mut bank = self.bank.clone();
-        bank.inner_mut().bring_back(device);
-        let Ok((array, _)) = start(bank, &[device], AssembleOptions::default(), SyncOptions::UNLIMITED) else {
-            return false;
-        };
-        let whole = Extent::new(Lba(0), array.geometry().capacity());
-        let mut half = self.clients.clone().join(array);
-        half.wake();
-        half.submit_write(whole, Durability::Fua);
-        half.stack.stop();
-        while !half.stack.is_stopped() {
-            if !half.step().is_ok_and(|more| more) {
-                break;
-            }
-        }
-        if !half.stack.is_stopped() {
-            return false;
-        }
-        let data = half.stack.members().get(device).expect("it was started of it").data_offset();
-        let mut bank = half.stack.into_bank();
-        // What nobody else has ever written: should it be seen beside the others, it is garbage.
-        let apart = [0xa5].repeat((self.shape.member.0 * u64::from(self.shape.grain)) as usize);
-        bank.inner_mut().write_media(device, data, &apart);
-        let snapshot = bank.inner().snapshot(device);
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        let before = self.bank().snapshot(device);
-        self.bank_mut().restore(device, snapshot);
-        let is_behind = self.in_sync_events(&[device]) < self.in_sync_events(&others);
-        if is_behind {
-            self.bank_mut().bring_back(device);
-        } else {
-            self.bank_mut().restore(device, before);
-        }
-        is_behind
-    }
-
-    /// Whether the freshest members do not answer: whoever starts the rest goes back in history.
-    pub fn newest_is_away(&self) -> bool {
-        let (here, away): (Vec<DeviceId>, Vec<DeviceId>) =
-            self.disks.iter().partition(|disk| self.bank().is_online(**disk));
-        self.events(&here) < self.events(&away) || self.in_sync_events(&here) < self.in_sync_events(&away)
-    }
-
-    /// The freshest count of events on those of these disks that hold all they should.
-    fn in_sync_events(&self, disks: &[DeviceId]) -> u64 {
-        let members =
-            disks.iter().filter_map(|disk| candidate(self.bank(), *disk)).map(|candidate| candidate.superblock);
-        let in_sync =
-            |superblock: &Superblock| matches!(superblock.role(), MemberRole::Slot(_)) && superblock.recovery.is_none();
-        members.filter(in_sync).map(|superblock| superblock.events).max().unwrap_or(0)
-    }
-
-    /// The freshest count of events on these disks.
-    fn events(&self, disks: &[DeviceId]) -> u64 {
-        let events = |disk: &DeviceId| candidate(self.bank(), *disk).map(|candidate| candidate.superblock.events);
-        disks.iter().filter_map(events).max().unwrap_or(0)
-    }
-
-    /// Assembles what is there. With `force` a dirty and degraded array is taken as it is: what was in doubt when the
-    /// power went may then be wrong where a member is missing. Where too few are left, members that fell behind are taken,
-    /// too, and nothing is promised of what is read then.
-    pub fn assemble(self, force: bool) -> Result<Lab, Box<(Off, AssembleError)>> {
-        self.assemble_with(force, SyncOptions::UNLIMITED)
-    }
-
-    /// As [`Off::assemble`], with a say in what begins at once.
-    pub fn assemble_with(self, force: bool, sync: SyncOptions) -> Result<Lab, Box<(Off, AssembleError)>> {
-        let options = AssembleOptions { force, ..AssembleOptions::default() };
-        let Off {
-            bank,
-            clients,
-            shape,
-            model,
-            disks,
-            mut accepted,
-            liars,
-            in_doubt,
-            degraded,
-            owed,
-            copies,
-            made_anew,
-        } = self;
-        match start(bank, &disks, options, sync) {
-            Ok((array, remarks)) => {
-                // Of a disk and its copy one takes part at the most; the other one is taken away.
-                let mut disks = disks;
-                for (original, copy) in copies {
-                    let left = if array.members().get(copy).is_some() { original } else { copy };
-                    disks.retain(|disk| *disk != left);
-                }
-                let mut world = clients.join(array);
-                world.wake();
-                if force && remarks.contains(&Remark::ForcedClean) {
-                    accepted.extend(&in_doubt);
-                    for lba in sectors_without_member(&world.stack, &in_doubt) {
-                        world.oracle.excuse(lba);
-                    }
-                }
-                // Old members stand beside newer ones: any sector may be of any time.
-                if made_anew || remarks.iter().any(|remark| matches!(remark, Remark::ForcedIn { .. })) {
-                    let geometry = world.stack.geometry();
-                    let rows = |index| (0..geometry.stripe(index).rows.0).map(move |row| (index, row));
-                    accepted.extend((0..geometry.stripes()).map(StripeIndex).flat_map(rows));
-                    (0..geometry.capacity().0).for_each(|lba| world.oracle.excuse(Lba(lba)));
-                }
-                let lost = world.stack.degraded();
-                let (whole, taken, unchecked) = (owed - lost, owed & lost, BTreeSet::new());
-                Ok(Lab { world, shape, model, disks, remarks, accepted, liars, unchecked, whole, taken })
-            }
-            Err((bank, error)) => {
-                let bank = *bank;
-                let off = Off {
-                    bank,
-                    clients,
-                    shape,
-                    model,
-                    disks,
-                    accepted,
-                    liars,
-                    in_doubt,
-                    degraded,
-                    owed,
-                    copies,
-                    made_anew,
-                };
-                Err(Box::new((off, error)))
-            }
-        }
-    }
-}
-
-type Started = Result<(SimArray, Vec<Remark>), (Box<Fault<SimBank>>, AssembleError)>;
-
-/// After a power cut what a read returns is what is on the medium, and after a clean stop what counts is on both.
-fn start(bank: Fault<SimBank>, disks: &[DeviceId], options: AssembleOptions, sync: SyncOptions) -> Started {
-    let there = disks.iter().filter(|disk| bank.inner().is_online(**disk));
-    let candidates = there.filter_map(|disk| candidate(bank.inner(), *disk)).collect();
-    match assemble(candidates, options) {
-        Ok(assembly) => {
-            let array = Array::start(bank, assembly.geometry, assembly.start, sync);
-            Ok((array, assembly.remarks))
-        }
-        Err(error) => Err((Box::new(bank), error)),
     }
 }

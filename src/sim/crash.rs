@@ -9,10 +9,11 @@
 
 use std::ops::AddAssign;
 
-use super::array::{Lab, Off};
+use super::array::Lab;
 use super::explain::{assembled_words, event_words, slots_words};
 use super::life::{Copied, Watch};
 use super::mending::Unmended;
+use super::off::Off;
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
 use super::{CacheLoss, Choose, ClientOp, Failed, Failure, Mix, Odometer, Rng, Trace};
 use crate::block::{Bank, Extent, Lba, Marks, Sectors};

@@ -9,10 +9,11 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::array::{Lab, Off};
+use super::array::Lab;
 use super::coverage::Coverage;
 use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on};
 use super::explain::{assembled_words, event_words, strike_words};
+use super::off::Off;
 use super::scenario::{Act, Aftermath, Again, CrashPoint, Moment, Regime, Scenario, Target, When};
 use super::strikes::{Seen, Situation, count_act, count_cut};
 use super::{CacheLoss, ClientOp, Failed, Finding, OpId, Rng, SimBank, Trace};

@@ -7,7 +7,8 @@
 //!
 //! [`SimBank`] is the disks, with volatile caches and an event heap. [`Oracle`] knows what each
 //! sector of the volume may read as. [`World`] drives a stack (any `Clone` bank) between them and
-//! replays a [`workload`] of client operations; [`mod@array`] puts a RAID array between them.
+//! replays a [`workload`] of client operations; [`mod@array`] puts a RAID array between them, [`off`] is what is left of it
+//! without power, [`losses`] what faults have left of its rows.
 //!
 //! A [`scenario`] is all that will happen to one array, as data: [drawn](mod@draw) from a seed, or written by hand. A
 //! [`life`] carries it out, [`mod@crash`] cuts the power of copies of it, and [`coverage`] counts what was reached. Nothing
@@ -29,9 +30,11 @@ pub mod explain;
 mod finding;
 pub mod gaps;
 pub mod life;
+pub mod losses;
 mod mending;
 #[cfg(all(test, feature = "mutants"))]
 mod mutant_tests;
+pub mod off;
 mod oracle;
 mod queue;
 #[cfg(test)]
