@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Oracle;
 use super::array::{Row, SimArray};
 use crate::block::{DeviceId, Extent, Lba, Sectors};
+use crate::disk::FaultKind;
 use crate::raid::geometry::{Column, Role, Slot};
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::superblock::MemberRole;
@@ -48,9 +49,13 @@ pub(super) fn taint(array: &SimArray, oracle: &mut Oracle, device: DeviceId, ext
 /// mended that by the time the error arrives.
 pub(super) fn account(array: &mut SimArray, oracle: &mut Oracle) {
     for strike in array.bank_mut().unseen_strikes().to_vec() {
-        if strike.kind.is_silent() {
-            for extent in strike.extents {
-                taint(array, oracle, strike.device, extent);
+        if !strike.kind.is_silent() {
+            continue;
+        }
+        for extent in strike.extents {
+            taint(array, oracle, strike.device, extent);
+            if let FaultKind::MisdirectedRead(distance) = strike.kind {
+                note_misled(array, oracle, strike.device, extent, distance);
             }
         }
     }
@@ -59,6 +64,19 @@ pub(super) fn account(array: &mut SimArray, oracle: &mut Oracle) {
         for row in rows_of(array, member, extent) {
             sectors_of(array, row).filter(|lba| earned(array, *lba)).for_each(|lba| oracle.was_lost(lba));
         }
+    }
+}
+
+/// A read that goes astray may end where nothing can be read: what was asked for is lost then, if no other member has it.
+fn note_misled(array: &SimArray, oracle: &mut Oracle, device: DeviceId, asked: Extent, distance: i64) {
+    let Some(member) = array.members().get(device) else { return };
+    let landing = asked.start.0.checked_add_signed(distance).map(|start| Extent::new(Lba(start), asked.length));
+    if landing.is_none_or(|landing| !array.bank().inner().is_unreadable(device, landing)) {
+        return;
+    }
+    for row in rows_of(array, member, asked) {
+        let lost = |lba: &Lba| leaves_too_little(array, *lba, Some((device, asked)));
+        sectors_of(array, row).filter(lost).for_each(|lba| oracle.was_lost(lba));
     }
 }
 
@@ -82,6 +100,11 @@ pub(super) fn sectors_without_member(array: &SimArray, rows: &BTreeSet<Row>) -> 
 
 /// Whether no device has this row of a column, by what it holds and by what it can read.
 pub(super) fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
+    is_lost_with(array, column, row, None)
+}
+
+/// The same, if these sectors of a device cannot be read either.
+fn is_lost_with(array: &SimArray, column: &Column, row: u64, with: Option<(DeviceId, Extent)>) -> bool {
     let rows = row..row + 1;
     let bank = array.bank().inner();
     !array.members().in_slot(column.slot).any(|member| {
@@ -89,6 +112,9 @@ pub(super) fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
             && !may_fail(array, member.device)
             && bank.is_online(member.device)
             && !bank.is_unreadable(member.device, member.on_device(column.base, &rows))
+            && with.is_none_or(|(device, extent)| {
+                device != member.device || !extent.overlaps(member.on_device(column.base, &rows))
+            })
     })
 }
 
@@ -101,6 +127,10 @@ pub(super) fn may_fail(array: &SimArray, device: DeviceId) -> bool {
 /// Whether faults that are really there leave too little of a sector: what the array believes of its members is taken
 /// for true only where it believes less than it could.
 pub fn earned(array: &SimArray, lba: Lba) -> bool {
+    leaves_too_little(array, lba, None)
+}
+
+fn leaves_too_little(array: &SimArray, lba: Lba, with: Option<(DeviceId, Extent)>) -> bool {
     if array.is_failed() {
         return true;
     }
@@ -108,7 +138,7 @@ pub fn earned(array: &SimArray, lba: Lba) -> bool {
     let (index, offset) = geometry.locate(lba);
     let stripe = geometry.stripe(index);
     let (chunk, row) = (offset.0 / stripe.rows.0, offset.0 % stripe.rows.0);
-    let lost_columns: Vec<_> = stripe.columns.iter().filter(|column| is_lost(array, column, row)).collect();
+    let lost_columns: Vec<_> = stripe.columns.iter().filter(|column| is_lost_with(array, column, row, with)).collect();
     if geometry.parity_count() == 0 {
         let lost = lost_columns.iter().filter(|column| holds(column.role, chunk)).count();
         return lost == stripe.columns.iter().filter(|column| holds(column.role, chunk)).count();
