@@ -268,7 +268,8 @@ impl HalfDone {
             Resyncing => filled(made).resync_until(*until),
             Dirty => filled(made).stay_dirty().fill(pattern),
             Replacing => filled(made).replace_until(*slot, images.len() - 1, *until),
-            BadBlocks => filled(made).bad_block(*slot, self.bad_at(), BAD_SECTORS),
+            // Not read any more: md would write again what it cannot read, and take it off the list.
+            BadBlocks => return filled(made).content().bad_block(*slot, self.bad_at(), BAD_SECTORS),
         };
         array.content()
     }

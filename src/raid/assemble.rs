@@ -307,6 +307,7 @@ pub fn assemble(mut candidates: Vec<Candidate>, options: AssembleOptions) -> Res
         events: newest.events,
         bitmap,
         untrusted,
+        forced: remarks.iter().any(|remark| matches!(remark, Remark::ForcedIn { .. })),
         read_only: options.read_only,
         wall_clock: options.wall_clock,
         logical_block: Sectors(1),

@@ -143,6 +143,8 @@ pub struct Start {
     pub bitmap: Option<WriteIntent>,
     /// Sync space in which redundancy may disagree with the data.
     pub untrusted: RangeSet<u64>,
+    /// A member was taken although the others have it on record as failed: they have to be told.
+    pub forced: bool,
     /// Take no writes and change nothing on the members.
     pub read_only: bool,
     /// Seconds since 1970 at [`Instant::START`], for the time stamps in superblocks.
@@ -225,6 +227,7 @@ impl Control {
         control.resync_recorded = control.untrusted.first().map(|range| range.start);
         control.catching_up = control.mode == Mode::Running && control.redundant() && !control.behind().is_empty();
         control.catching_up &= !mutant::is_on(Mutant::NoCatchUp);
+        control.wanted.superblocks = start.forced && control.mode == Mode::Running && control.redundant();
         control
     }
 

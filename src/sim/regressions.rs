@@ -521,3 +521,58 @@ choose = 0
 "#,
     );
 }
+
+/// slot-2 was whole before it was assembled again, and not any more: a member that was taken by force wrote its own
+/// superblock, and the others still had it on record as failed. They are told at once now, as mdadm does it.
+#[test]
+fn raid5_forced_in_place_lost() {
+    passes(
+        r#"
+# place lost
+# slot-2 was whole before it was assembled again, and not any more
+#
+# raidlab sim replay THIS-FILE --explain
+
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "unbudgeted"
+
+[array]
+level = "raid5"
+disks = 3
+chunk = 1
+member = 10
+
+[clients]
+depth = 1
+ops = ["write 0+1"]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "snapshot disk-1"
+
+[[step]]
+id = 2
+when = "op 1"
+do = "fail slot-2"
+
+[[step]]
+id = 3
+when = "op 1"
+do = "restart"
+
+[[step]]
+id = 4
+when = "off 3"
+do = "restore disk-1"
+
+[crash]
+event = 12
+loss = "drop-all"
+back = false
+then = "recover"
+choose = 0
+"#,
+    );
+}

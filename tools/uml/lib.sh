@@ -146,6 +146,10 @@ grow() { # DEVICES
 # Sectors of a member, counted from its beginning, that cannot be read.
 bad_block() { # MEMBER SECTOR COUNT
     echo "$2 $3" > $sys/dev-${devices[$1]##*/}/bad_blocks
+    # It is put on record with the next update of the superblocks: a write brings one, if not at once then when md
+    # marks the array clean.
+    local last=$(($(get /sys/block/md$number/size) / 8 - 1))
+    dd if=$md of=$md bs=4096 count=1 skip=$last seek=$last iflag=direct oflag=direct status=none
 }
 
 # The beginning of FILE, as much as fits, from MiB AT on.
