@@ -8,12 +8,12 @@
 //! superblocks are read as they stand on the disks.
 
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
 use crate::block::{
@@ -22,7 +22,8 @@ use crate::block::{
 };
 use crate::config::{Backend, Config, ConfigError, DiskConfig};
 use crate::disk::{
-    Fault, FaultMisfit, FaultSpec, FileBank, ImageError, ImageOptions, MmapBank, OverlayBank, OverlayError, UringBank,
+    Fault, FaultMisfit, FaultSpec, FileBank, ImageError, ImageOptions, LockedFile, MmapBank, OverlayBank, OverlayError,
+    Sharing, UringBank,
 };
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
@@ -215,18 +216,17 @@ pub struct Lab {
     pub directory: PathBuf,
     /// What its file says.
     pub config: LabConfig,
-    _lock: File,
+    _lock: LockedFile,
 }
 
 /// Locks a directory against any other process that would open it as a lab.
-pub fn lock_directory(lab: &Path) -> Result<File, StackError> {
+pub fn lock_directory(lab: &Path) -> Result<LockedFile, StackError> {
     let cannot = |source| StackError::Lock { lab: lab.to_owned(), source };
     let directory = File::open(lab).map_err(cannot)?;
-    match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(directory),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StackError::InUse { lab: lab.to_owned() }),
-        Err(error) => Err(cannot(error.into())),
-    }
+    LockedFile::new(directory, Sharing::Alone).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => StackError::InUse { lab: lab.to_owned() },
+        _ => cannot(error),
+    })
 }
 
 impl Lab {

@@ -15,11 +15,12 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, OFlags, SeekFrom, StatxFlags};
+use rustix::fs::{AtFlags, FallocateFlags, OFlags, SeekFrom, StatxFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use smallvec::SmallVec;
 use thiserror::Error;
 
+use super::{LockedFile, Sharing};
 use crate::block::{
     BUFFER_ALIGN, Buf, Durability, Extent, IoError, Lba, Limits, Op, Payload, Request, SECTOR_BYTES, Sectors,
 };
@@ -112,7 +113,7 @@ pub enum ImageError {
 /// An open, locked image file or block device. Dropping it lets go of the lock.
 #[derive(Debug)]
 pub struct Image {
-    file: File,
+    file: LockedFile,
     path: PathBuf,
     kind: Kind,
     limits: Limits,
@@ -190,7 +191,7 @@ impl Image {
         })?;
         let metadata = file.metadata().map_err(open_refused)?;
         let kind = kind_of(path, &metadata)?;
-        lock(&file, path, options.read_only)?;
+        let file = lock(file, path, options.read_only)?;
 
         let (bytes, device_block) = match kind {
             Kind::Regular => (metadata.len(), Sectors(1)),
@@ -360,14 +361,6 @@ impl Image {
     }
 }
 
-impl Drop for Image {
-    fn drop(&mut self) {
-        // A child between its fork and its exec holds the open file too: closing would not unlock it.
-        // Nothing can be done about an error, and closing follows.
-        let _ = rustix::fs::flock(&self.file, FlockOperation::Unlock);
-    }
-}
-
 /// The `fallocate` mode that carries out a `WriteZeroes` or a `Discard`.
 pub(super) fn zeroing_mode(op: &Op) -> FallocateFlags {
     match op {
@@ -421,12 +414,10 @@ fn open_file(path: &Path, options: ImageOptions, kind: Kind, direct: bool) -> io
     OpenOptions::new().read(true).write(!options.read_only).custom_flags(flags).open(path)
 }
 
-fn lock(file: &File, path: &Path, shared: bool) -> Result<(), ImageError> {
-    let operation =
-        if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
-    rustix::io::retry_on_intr(|| rustix::fs::flock(file, operation)).map_err(|errno| match errno {
-        Errno::WOULDBLOCK => ImageError::Locked { path: path.to_owned() },
-        _ => refused(path, "lock", errno.into()),
+fn lock(file: File, path: &Path, shared: bool) -> Result<LockedFile, ImageError> {
+    LockedFile::new(file, if shared { Sharing::Shared } else { Sharing::Alone }).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => ImageError::Locked { path: path.to_owned() },
+        _ => refused(path, "lock", error),
     })
 }
 

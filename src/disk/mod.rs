@@ -11,6 +11,7 @@ mod fault;
 mod file;
 mod flusher;
 mod image;
+mod locked;
 mod mem;
 mod mmap;
 mod overlay;
@@ -25,6 +26,7 @@ pub use fault::{
 pub(crate) use fault::{DurationText, duration};
 pub use file::FileBank;
 pub use image::{Image, ImageError, ImageOptions, Space};
+pub use locked::{LockedFile, Sharing};
 pub use mem::MemBank;
 pub use mmap::MmapBank;
 pub use overlay::{

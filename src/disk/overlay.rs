@@ -46,12 +46,10 @@ mod store;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-
+use super::{LockedFile, Sharing};
 use crate::block::{Bank, Completion, DeviceId, Durability, Instant, IoError, Limits, Op, Request, SECTOR_BYTES};
 use format::{Fingerprint, Header, HeaderFault, LOG_BYTES, Purpose};
 use shadow::{LoadError, Shadow};
@@ -61,7 +59,7 @@ use store::{Source, Store};
 /// carried out when they are submitted; `poll` hands the completions over.
 #[derive(Default)]
 pub struct OverlayBank {
-    disks: Vec<Shadow<File, File>>,
+    disks: Vec<Shadow<LockedFile, LockedFile>>,
     done: Vec<(DeviceId, Completion)>,
 }
 
@@ -223,7 +221,7 @@ impl OverlayBank {
     pub fn look(&mut self, original: &Path, overlay: &Path) -> Result<DeviceId, OverlayError> {
         let source = open_original(original)?;
         let store = File::open(overlay).map_err(io_error("open", overlay))?;
-        lock(&store, FlockOperation::NonBlockingLockShared, overlay)?;
+        let store = lock(store, Sharing::Shared, overlay)?;
         recognise(&source, original, &header_of(&store, overlay)?, overlay)?;
         self.disks.push(Shadow::load(source, store).map_err(|error| error.of(overlay))?);
         Ok(DeviceId(self.disks.len() as u32 - 1))
@@ -275,7 +273,7 @@ fn carry_out<O: Source, S: Store>(disk: &mut Shadow<O, S>, request: &mut Request
 pub fn overlay_status(original: &Path, overlay: &Path) -> Result<OverlayStatus, OverlayError> {
     let source = open_original(original)?;
     let store = File::open(overlay).map_err(io_error("open", overlay))?;
-    lock(&store, FlockOperation::NonBlockingLockShared, overlay)?;
+    let store = lock(store, Sharing::Shared, overlay)?;
     let header = header_of(&store, overlay)?;
     recognise(&source, original, &header, overlay)?;
     let shadow = Shadow::load(source, store).map_err(|error| error.of(overlay))?;
@@ -285,20 +283,19 @@ pub fn overlay_status(original: &Path, overlay: &Path) -> Result<OverlayStatus, 
 /// Writes the changes into the original, makes them durable there and removes the overlay. If it is
 /// interrupted it must be run again, and then starts over. Says what was committed.
 pub fn overlay_commit(original: &Path, overlay: &Path) -> Result<OverlayStatus, OverlayError> {
-    let mut target =
+    let target =
         OpenOptions::new().read(true).write(true).open(original).map_err(io_error("open for writing", original))?;
-    lock(&target, FlockOperation::NonBlockingLockExclusive, original)?;
+    let target = lock(target, Sharing::Alone, original)?;
     let store = open_overlay(overlay)?;
     let header = header_of(&store, overlay)?;
     recognise(&target, original, &header, overlay)?;
-    let source = target.try_clone().map_err(io_error("open", original))?;
-    let mut shadow = Shadow::load(source, store).map_err(|error| error.of(overlay))?;
+    let mut shadow = Shadow::load(&*target, store).map_err(|error| error.of(overlay))?;
     shadow.settle().map_err(io_error("write", overlay))?;
     let committing = Header { purpose: Purpose::Commit, ..header };
     shadow::write_header(shadow.store_mut(), &committing).map_err(io_error("write", overlay))?;
     let status = status_of(&shadow, header.purpose);
     shadow
-        .copy_changed(|bytes, offset| target.write_at(bytes, offset))
+        .copy_changed(|bytes, offset| target.write_all_at(bytes, offset))
         .and_then(|()| target.sync_all())
         .map_err(io_error("commit into", original))?;
     remove(overlay)?;
@@ -324,36 +321,34 @@ fn status_of<O: Source, S: Store>(shadow: &Shadow<O, S>, purpose: Purpose) -> Ov
     }
 }
 
-fn open_original(path: &Path) -> Result<File, OverlayError> {
+fn open_original(path: &Path) -> Result<LockedFile, OverlayError> {
     let file = File::open(path).map_err(io_error("open", path))?;
     let kind = file.metadata().map_err(io_error("look at", path))?.file_type();
     if !kind.is_file() && !kind.is_block_device() {
         return Err(OverlayError::NotADisk { path: path.to_owned() });
     }
-    lock(&file, FlockOperation::NonBlockingLockShared, path)?;
-    Ok(file)
+    lock(file, Sharing::Shared, path)
 }
 
-fn open_overlay(path: &Path) -> Result<File, OverlayError> {
+fn open_overlay(path: &Path) -> Result<LockedFile, OverlayError> {
     let file = OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
-    lock(&file, FlockOperation::NonBlockingLockExclusive, path)?;
-    Ok(file)
+    lock(file, Sharing::Alone, path)
 }
 
-fn lock(file: &File, operation: FlockOperation, path: &Path) -> Result<(), OverlayError> {
-    match rustix::fs::flock(file, operation) {
-        Err(Errno::WOULDBLOCK) => Err(OverlayError::InUse { path: path.to_owned() }),
-        Err(error) => Err(io_error("lock", path)(error.into())),
-        Ok(()) => {
+fn lock(file: File, sharing: Sharing, path: &Path) -> Result<LockedFile, OverlayError> {
+    match LockedFile::new(file, sharing) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(OverlayError::InUse { path: path.to_owned() }),
+        Err(error) => Err(io_error("lock", path)(error)),
+        Ok(file) => {
             // Whoever had it before may have removed it between our opening and our locking.
             let links = file.metadata().map_err(io_error("look at", path))?.nlink();
-            if links > 0 { Ok(()) } else { Err(OverlayError::InUse { path: path.to_owned() }) }
+            if links > 0 { Ok(file) } else { Err(OverlayError::InUse { path: path.to_owned() }) }
         }
     }
 }
 
 /// Makes the overlay under another name and gives it its own when it is whole and durable.
-fn create(source: &File, original: &Path, overlay: &Path) -> Result<File, OverlayError> {
+fn create(source: &File, original: &Path, overlay: &Path) -> Result<LockedFile, OverlayError> {
     let bytes = size_of(source, original)?;
     if bytes == 0 || !bytes.is_multiple_of(SECTOR_BYTES) {
         return Err(OverlayError::NotWholeSectors { path: original.to_owned(), bytes });
@@ -362,14 +357,14 @@ fn create(source: &File, original: &Path, overlay: &Path) -> Result<File, Overla
     let mut unfinished = overlay.as_os_str().to_owned();
     unfinished.push(".new");
     let unfinished = PathBuf::from(unfinished);
-    let mut store = OpenOptions::new()
+    let store = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .open(&unfinished)
         .map_err(io_error("create", &unfinished))?;
-    lock(&store, FlockOperation::NonBlockingLockExclusive, &unfinished)?;
+    let mut store = lock(store, Sharing::Alone, &unfinished)?;
     if overlay.exists() {
         return Err(OverlayError::InUse { path: overlay.to_owned() });
     }
@@ -400,7 +395,7 @@ fn sync_directory(of: &Path) -> io::Result<()> {
 }
 
 fn header_of(store: &File, overlay: &Path) -> Result<Header, OverlayError> {
-    shadow::read_header(store).map_err(|error| error.of(overlay))
+    shadow::read_header(&store).map_err(|error| error.of(overlay))
 }
 
 /// Refuses an original that is not the one the overlay was made over. Once a commit has begun only
@@ -693,7 +688,7 @@ mod tests {
         let header = header_of(&store, &lab.overlay).unwrap();
         shadow::write_header(&mut store, &Header { purpose: Purpose::Commit, ..header }).unwrap();
         drop(store);
-        let mut target = File::options().read(true).write(true).open(&lab.original).unwrap();
+        let target = File::options().read(true).write(true).open(&lab.original).unwrap();
         target.write_at(&[7; 512], 7 * 512).unwrap();
         drop(target);
         assert_eq!(lab.refusal(), "a commit of overlay IMG.overlay was interrupted and must be finished first");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, SeekFrom};
@@ -33,13 +34,13 @@ pub(super) trait Store: Source {
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>>;
 }
 
-impl Source for File {
+impl<F: Deref<Target = File>> Source for F {
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         self.read_exact_at(bytes, offset)
     }
 }
 
-impl Store for File {
+impl<F: Deref<Target = File>> Store for F {
     fn bytes(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
@@ -50,7 +51,7 @@ impl Store for File {
 
     fn zero(&mut self, offset: u64, length: u64) -> io::Result<()> {
         let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&*self, punch, offset, length) {
+        match rustix::fs::fallocate(&**self, punch, offset, length) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
                 let zeroes = Payload::zeroes(64 << 10);
                 let block = zeroes.slices().next().expect("64 KiB of zeroes are one slice");
@@ -71,7 +72,7 @@ impl Store for File {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
-        match rustix::fs::seek(self, SeekFrom::Data(offset)) {
+        match rustix::fs::seek(&**self, SeekFrom::Data(offset)) {
             Ok(data) => Ok(Some(data)),
             Err(Errno::NXIO) => Ok(None),
             Err(Errno::INVAL) => Ok(Some(offset)),
