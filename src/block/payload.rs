@@ -54,6 +54,11 @@ impl Payload {
         self.slices.iter().map(Bytes::as_ref)
     }
 
+    /// The slices in order, given away.
+    pub fn into_slices(self) -> impl Iterator<Item = Bytes> {
+        self.slices.into_iter()
+    }
+
     /// The bytes of `range`, shared.
     pub fn cut(&self, range: Range<usize>) -> Payload {
         assert!(range.end <= self.len(), "{range:?} beyond {} bytes", self.len());

@@ -21,13 +21,12 @@ use smallvec::SmallVec;
 
 use super::command::{Style, Task, judge};
 use super::haggle::{Context, Outcome, Terms};
-use super::intake::{INTAKE_BYTES, Intake};
-use super::outbox::{Outbox, Slices};
 use super::{COMMANDS_MAX, Export, HANDSHAKE_MAX, WINDOW};
 use crate::block::{Buf, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors, State};
 use crate::nbd::{
-    Chunk, ClientFlags, ClientOption, Greeting, HandshakeFlags, Head, NbdError, OptionHeader, OptionReply, PAYLOAD_MAX,
-    Refusal, ReplyStyle, RequestHeader, Violation, export_name_answer, simple_reply,
+    Chunk, ClientFlags, ClientOption, Greeting, HandshakeFlags, Head, INTAKE_BYTES, Intake, NbdError, OptionHeader,
+    OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyStyle, RequestHeader, Slices, Violation, export_name_answer,
+    simple_reply,
 };
 
 /// Replies that wait, in slices, before no more requests are taken.

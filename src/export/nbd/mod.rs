@@ -22,9 +22,7 @@ mod command;
 mod connection;
 mod export;
 mod haggle;
-mod intake;
 mod listener;
-mod outbox;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -6,22 +6,22 @@ use std::io::IoSlice;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::nbd::Head;
+use super::Head;
 
 /// Slices for one system call.
-pub(super) type Slices<'a> = SmallVec<[IoSlice<'a>; 128]>;
+pub(crate) type Slices<'a> = SmallVec<[IoSlice<'a>; 128]>;
 
 #[derive(Debug)]
 enum Segment {
     /// A header.
     Head(Head),
-    /// What was read from the volume.
+    /// What was read, or is to be written.
     Data(Bytes),
 }
 
 /// What is to be sent, in order.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     segments: VecDeque<Segment>,
     /// Bytes of the first segment that were sent.
     sent: usize,
@@ -37,30 +37,30 @@ impl Segment {
 }
 
 impl Outbox {
-    pub(super) fn head(&mut self, head: Head) {
+    pub(crate) fn head(&mut self, head: Head) {
         self.segments.push_back(Segment::Head(head));
     }
 
-    pub(super) fn data(&mut self, bytes: Bytes) {
+    pub(crate) fn data(&mut self, bytes: Bytes) {
         self.segments.push_back(Segment::Data(bytes));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
     /// How many slices there are.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.segments.len()
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.segments.clear();
         self.sent = 0;
     }
 
     /// The first of what is to be sent.
-    pub(super) fn slices(&self) -> Slices<'_> {
+    pub(crate) fn slices(&self) -> Slices<'_> {
         let mut skip = self.sent;
         let mut slices = Slices::new();
         for segment in self.segments.iter().take(slices.inline_size()) {
@@ -70,7 +70,7 @@ impl Outbox {
     }
 
     /// The first `count` bytes were sent. Gives how many bytes of the volume were let go.
-    pub(super) fn sent(&mut self, count: usize) -> usize {
+    pub(crate) fn sent(&mut self, count: usize) -> usize {
         self.sent += count;
         let mut released = 0;
         while let Some(first) = self.segments.front()

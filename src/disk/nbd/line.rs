@@ -1,0 +1,205 @@
+//! A socket and the client that speaks through it; nothing here ever waits.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::io::{Errno, readv, writev};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getpeername, socket_with, sockopt};
+
+use crate::nbd::{Client, ClientError, NbdServer};
+
+/// Where a server is found; a name is looked up once, when its disk is opened.
+#[derive(Clone, Debug)]
+pub(super) enum Address {
+    Tcp(Vec<SocketAddr>),
+    Unix(PathBuf),
+}
+
+impl Address {
+    pub(super) fn of(server: &NbdServer) -> io::Result<Address> {
+        match server {
+            NbdServer::Unix(path) => Ok(Address::Unix(path.clone())),
+            NbdServer::Tcp { host, port } => match (host.as_str(), *port).to_socket_addrs()?.collect::<Vec<_>>() {
+                none if none.is_empty() => Err(io::Error::other("the name has no address")),
+                addresses => Ok(Address::Tcp(addresses)),
+            },
+        }
+    }
+
+    /// How many different attempts there are.
+    pub(super) fn ways(&self) -> usize {
+        match self {
+            Address::Tcp(addresses) => addresses.len(),
+            Address::Unix(_) => 1,
+        }
+    }
+}
+
+/// Why a line is of no use any more.
+#[derive(Debug)]
+pub(super) enum Break {
+    /// The server closed it: all that it was asked over this line is over.
+    Ended,
+    /// The system gave it up, or could not make it.
+    System(Errno),
+    /// The server refused, or broke the protocol.
+    Client(ClientError),
+}
+
+impl Break {
+    /// Whether the server is known to have let go of the line, so that nothing it was asked can still happen.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(self, Break::Ended | Break::System(Errno::CONNRESET | Errno::PIPE))
+    }
+}
+
+/// A connection, or one that is being made.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) client: Client,
+    socket: OwnedFd,
+    is_connected: bool,
+    /// The socket takes no more for now.
+    is_full: bool,
+    /// What the kernel is asked to tell.
+    watched: EventFlags,
+    token: u64,
+}
+
+impl Line {
+    /// Begins to connect; `way` says which of the addresses, and `epoll` tells of events under `token`. Over TCP data
+    /// that nobody acknowledges for `patience` end the connection.
+    pub(super) fn begin(
+        address: &Address,
+        way: usize,
+        export: &str,
+        epoll: &OwnedFd,
+        token: u64,
+        patience: Duration,
+    ) -> Result<Line, Errno> {
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (socket, begun) = match address {
+            Address::Unix(path) => {
+                let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+                let begun = connect(&socket, &SocketAddrUnix::new(path)?);
+                (socket, begun)
+            }
+            Address::Tcp(addresses) => {
+                let to = &addresses[way % addresses.len()];
+                let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+                let milliseconds = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+                sockopt::set_tcp_nodelay(&socket, true)?;
+                sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
+                // So that a server that is gone is noticed although nothing is asked of it.
+                sockopt::set_socket_keepalive(&socket, true)?;
+                sockopt::set_tcp_keepidle(&socket, patience)?;
+                sockopt::set_tcp_keepintvl(&socket, patience)?;
+                let begun = connect(&socket, to);
+                (socket, begun)
+            }
+        };
+        let is_connected = match begun {
+            Ok(()) => true,
+            Err(Errno::INPROGRESS) => false,
+            Err(errno) => return Err(errno),
+        };
+        let watched = if is_connected { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
+        epoll::add(epoll, &socket, EventData::new_u64(token), watched)?;
+        Ok(Line { client: Client::new(export), socket, is_connected, is_full: false, watched, token })
+    }
+
+    /// Whether [`Line::pump`] has something to send that the socket may take.
+    pub(super) fn has_output(&self) -> bool {
+        self.is_connected && !self.is_full && self.client.has_output()
+    }
+
+    /// Moves what can be moved in both directions.
+    pub(super) fn pump(&mut self, epoll: &OwnedFd) -> Result<(), Break> {
+        if !self.is_connected {
+            match getpeername(&self.socket) {
+                Ok(_) => self.is_connected = true,
+                Err(Errno::NOTCONN) => match sockopt::socket_error(&self.socket).map_err(Break::System)? {
+                    Ok(()) => return Ok(()),
+                    Err(errno) => return Err(Break::System(errno)),
+                },
+                Err(errno) => return Err(Break::System(errno)),
+            }
+        }
+        self.is_full = false;
+        let received = self.receive();
+        // What the server said before it went is still an answer; what is sent to one that went, is not.
+        if received.is_ok() {
+            self.send()?;
+        }
+        self.watch(epoll).map_err(Break::System)?;
+        match self.client.error() {
+            Some(error) => Err(Break::Client(error.clone())),
+            None => received,
+        }
+    }
+
+    fn receive(&mut self) -> Result<(), Break> {
+        while self.client.error().is_none() {
+            let mut spaces = self.client.spaces();
+            let room: usize = spaces.iter().map(|space| space.len()).sum();
+            match readv(&self.socket, &mut spaces) {
+                Ok(0) => return Err(Break::Ended),
+                Ok(count) => {
+                    drop(spaces);
+                    self.client.received(count);
+                    if count < room {
+                        break;
+                    }
+                }
+                Err(Errno::AGAIN) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Break::System(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) -> Result<(), Break> {
+        while self.client.has_output() {
+            let slices = self.client.slices();
+            match writev(&self.socket, &slices) {
+                Ok(count) => {
+                    drop(slices);
+                    self.client.sent(count);
+                }
+                Err(Errno::AGAIN) => {
+                    self.is_full = true;
+                    break;
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Break::System(errno)),
+            }
+        }
+        Ok(())
+    }
+
+    fn watch(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
+        let wanted = if self.is_full { EventFlags::IN | EventFlags::OUT } else { EventFlags::IN };
+        if wanted != self.watched {
+            epoll::modify(epoll, &self.socket, EventData::new_u64(self.token), wanted)?;
+            self.watched = wanted;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    /// Says good-bye, if that can be had without waiting.
+    fn drop(&mut self) {
+        if self.client.is_idle() && !self.client.has_output() {
+            self.client.disconnect();
+            // The server finds out either way.
+            let _ = writev(self.socket.as_fd(), &self.client.slices());
+        }
+    }
+}
