@@ -7,6 +7,7 @@
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use super::process;
@@ -260,7 +261,7 @@ fn boot(payload: &str, env: &[(&str, &str)], images: &[PathBuf], limit: Duration
     words.extend(('b'..).zip(images).map(|(letter, image)| format!("ubd{letter}={}", image.display())));
     let words: Vec<&str> = words.iter().flat_map(|text| text.split(' ')).collect();
     let mut kernel = Command::new(super::tools::need("linux.uml"));
-    let mut running = process::start(kernel.args(words).stdin(Stdio::null()));
+    let mut running = process::start(kernel.args(words).env("LD_PRELOAD", preloaded()).stdin(Stdio::null()));
     let done = running.wait_for_file(&file("code"), limit);
     let kernel = running.kill();
 
@@ -269,6 +270,24 @@ fn boot(payload: &str, env: &[(&str, &str)], images: &[PathBuf], limit: Duration
     assert!(done, "no end of the payload within {limit:?}; so far:\n{output}\nthe kernel:\n{kernel}");
     let code = std::fs::read_to_string(file("code")).expect("the file was there");
     Outcome { output, code: code.trim().parse().expect("bash has exit codes") }
+}
+
+/// `tools/uml/xstate.rs` as a library, compiled once a test program: with it the kernel also runs where the
+/// processor has more registers than it knows.
+fn preloaded() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let library = folder.join("libxstate.so");
+        // Other test programs may run at the same time, so it appears whole or not at all.
+        let part = folder.join(format!("libxstate.{}.part", std::process::id()));
+        let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        let form = ["--edition=2024", "--crate-type=cdylib", "-Copt-level=2", "-Cpanic=abort", "-o"];
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/uml/xstate.rs");
+        process::run(rustc.args(form).arg(&part).arg(source), Duration::from_secs(60)).expect_ok();
+        std::fs::rename(&part, &library).expect("a file can be renamed in its folder");
+        library
+    })
 }
 
 /// `text` as one word of bash.
