@@ -40,6 +40,36 @@ impl Backend {
     }
 }
 
+/// What becomes of a write that a disk has acknowledged and not flushed, when the power goes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// The image has it.
+    #[default]
+    Through,
+    /// It was in the disk's memory, and may be gone.
+    Volatile,
+}
+
+impl Cache {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cache::Through => "through",
+            Cache::Volatile => "volatile",
+        }
+    }
+
+    /// The one a word names.
+    pub fn named(word: &str) -> Option<Cache> {
+        [Cache::Through, Cache::Volatile].into_iter().find(|cache| cache.name() == word)
+    }
+
+    fn is_through(&self) -> bool {
+        *self == Cache::Through
+    }
+}
+
 /// One disk of the lab.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +81,16 @@ pub struct DiskConfig {
     /// Where what is written to it is kept, if the original is not to change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<PathBuf>,
+    /// Whether it forgets what was not flushed.
+    #[serde(default, skip_serializing_if = "Cache::is_through")]
+    pub cache: Cache,
+}
+
+impl DiskConfig {
+    /// A disk as most are.
+    pub fn new(name: String, path: PathBuf) -> DiskConfig {
+        DiskConfig { name, path, overlay: None, cache: Cache::Through }
+    }
 }
 
 /// md's speed limits for background work, in KiB/s for each member.
@@ -234,7 +274,10 @@ mod tests {
             version: VERSION,
             backend: Backend::Uring,
             sync: SyncConfig { speed_min: 1, speed_max: 2 },
-            disks: vec![DiskConfig { name: "disk-0".into(), path: "disk-0.img".into(), overlay: None }],
+            disks: vec![
+                DiskConfig::new("disk-0".into(), "disk-0.img".into()),
+                DiskConfig { cache: Cache::Volatile, ..DiskConfig::new("disk-1".into(), "disk-1.img".into()) },
+            ],
             faults: Vec::new(),
         };
         config.write(dir.path()).unwrap();

@@ -17,6 +17,8 @@
 //!            │                                       │
 //!          Fault   (fails in chosen ways)          Fault
 //!            │                                       │
+//!         Volatile (forgets what was not flushed)    │
+//!            │                                       │
 //!   mmap │ file │ uring │ overlay                 SimBank  (volatile caches, power cuts)
 //! ```
 //!
@@ -26,7 +28,7 @@
 //! |---|---|
 //! | [`block`] | the ground: addresses, payloads, requests, the `Bank` interface |
 //! | [`parity`] | P and Q over byte slices, in every kernel the processor has |
-//! | [`disk`] | leaves: memory, image files, block devices, overlays; and the fault layer |
+//! | [`disk`] | leaves: memory, image files, block devices, overlays; faults and volatile caches as layers |
 //! | [`raid`] | geometry, planner, array, control path, background work, md metadata |
 //! | [`config`] | `lab.toml` as types |
 //! | [`stack`] | from a lab's directory to a running stack: the only place that knows all layers |

@@ -1,8 +1,11 @@
 //! From a lab's directory to a running stack: the only place that knows all layers.
 //!
 //! ```text
-//!   requests -> Reactor -> Array -> Fault -> Leaf (mmap | file | io_uring | overlay) -> images, devices
+//!   requests -> Reactor -> Array -> Fault -> Volatile -> Leaf (mmap | file | io_uring | overlay) -> images, devices
 //! ```
+//!
+//! The fault layer is what the array sees of a disk, so a cache that forgets lies below it: a flush that a fault swallows
+//! never reaches the cache.
 //!
 //! A lab is opened by one process at a time, which holds a lock on its directory. Looking at one needs no lock:
 //! superblocks are read as they stand on the disks.
@@ -20,10 +23,10 @@ use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
     SECTOR_BYTES, Sectors, Wakeups,
 };
-use crate::config::{Backend, Config, ConfigError, DiskConfig};
+use crate::config::{Backend, Cache, Config, ConfigError, DiskConfig};
 use crate::disk::{
-    Fault, FaultMisfit, FaultSpec, FileBank, ImageError, ImageOptions, LockedFile, MmapBank, OverlayBank, OverlayError,
-    Sharing, UringBank,
+    CACHE_BYTES, CacheLoss, Fault, FaultMisfit, FaultSpec, FileBank, ImageError, ImageOptions, LockedFile, MmapBank,
+    OverlayBank, OverlayError, Sharing, UringBank, Volatile,
 };
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
@@ -35,7 +38,10 @@ use crate::reactor::Reactor;
 pub type LabConfig = Config<FaultSpec>;
 
 /// The array of a lab over its disks.
-pub type Volume = Array<Fault<Leaf>>;
+pub type Volume = Array<Disks>;
+
+/// The disks of a lab, with what is wrong with them.
+pub type Disks = Fault<Volatile<Leaf>>;
 
 /// The disks of a lab, whatever they are reached by.
 pub enum Leaf {
@@ -312,7 +318,13 @@ impl Stack {
         for disk in &lab.config.disks {
             disks.push(open_disk(&lab, &mut leaf, disk)?);
         }
-        let mut bank = Fault::new(leaf);
+        let mut bank = Volatile::new(leaf);
+        for (disk, config) in disks.iter().zip(&lab.config.disks) {
+            if let (Some(device), Cache::Volatile) = (disk.device, config.cache) {
+                bank.give_cache(device, CACHE_BYTES);
+            }
+        }
+        let mut bank = Fault::new(bank);
         for fault in &lab.config.faults {
             let device = disks.iter().find(|disk| disk.name == fault.disk).and_then(|disk| disk.device);
             if let Some(device) = device {
@@ -357,9 +369,9 @@ impl Stack {
         let overlaid = self.lab.config.disks.iter().any(|disk| disk.overlay.is_some());
         let overlay = overlaid.then(|| PathBuf::from(format!("{name}.overlay")));
         let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
-        let leaf = self.array_mut().bank_mut().inner_mut();
+        let leaf = self.array_mut().bank_mut().inner_mut().inner_mut();
         let device = leaf.open(&full, overlay_path.as_deref(), false)?;
-        self.lab.config.disks.push(DiskConfig { name: name.to_owned(), path: path.to_owned(), overlay });
+        self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), path.to_owned()) });
         self.lab.save()?;
         self.disks.push(LabDisk { name: name.to_owned(), path: full, device: Some(device), trouble: None });
         Ok(device)
@@ -405,7 +417,24 @@ impl Stack {
         let position = self.array().scrub_position().map(Lba::bytes);
         self.array_mut().stop();
         self.reactor.run(|array| array.is_stopped());
+        let now = self.reactor.now();
+        self.caches_mut().write_down(now);
+        self.reactor.run(|array| array.bank_mut().inner().is_empty());
         position
+    }
+
+    /// The power goes for all disks: of what those with a volatile cache had not flushed, each sector is kept or lost by a
+    /// draw from `seed`. Gives what became of each such disk. The images are then as a power cut leaves them; no request
+    /// is answered any more, and all that is left to do is to end the process, without [`Stack::stop`].
+    pub fn power_cut(&mut self, seed: u64) -> Vec<CacheLoss> {
+        let now = self.reactor.now();
+        let losses = self.caches_mut().power_cut(seed, now);
+        self.reactor.run(|array| array.bank_mut().inner().is_cut());
+        losses
+    }
+
+    fn caches_mut(&mut self) -> &mut Volatile<Leaf> {
+        self.array_mut().bank_mut().inner_mut()
     }
 }
 
@@ -467,7 +496,7 @@ pub fn troubles(disks: &[LabDisk]) -> Vec<String> {
     disks.iter().filter_map(|disk| Some(format!("{}: {}", disk.name, disk.trouble.as_ref()?))).collect()
 }
 
-fn read_candidates(reactor: &mut Reactor<Fault<Leaf>>, disks: &mut [LabDisk]) -> Result<Vec<Candidate>, StackError> {
+fn read_candidates(reactor: &mut Reactor<Disks>, disks: &mut [LabDisk]) -> Result<Vec<Candidate>, StackError> {
     let mut candidates = Vec::new();
     for disk in disks {
         let Some(device) = disk.device else { continue };

@@ -13,7 +13,7 @@ use super::run::stop_flag;
 use super::size::Size;
 use super::{Failure, Manner, Outcome};
 use crate::block::{SECTOR_BYTES, Sectors};
-use crate::config::{self, Backend, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION};
+use crate::config::{self, Backend, Cache, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION};
 use crate::disk::{Image, ImageError, ImageOptions, Space};
 use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
@@ -50,6 +50,10 @@ pub struct CreateArgs {
     /// How images are reached: mmap, file or uring
     #[arg(long, value_parser = ["mmap", "file", "uring"])]
     backend: Option<String>,
+    /// What disks do with writes: through to the image, or volatile: kept in memory until a flush, and lost in a
+    /// power cut
+    #[arg(long, value_parser = ["through", "volatile"], default_value = "through")]
+    cache: String,
     /// Files or block devices that exist, instead of new images
     #[arg(long, num_args = 1.., value_name = "PATH")]
     members: Vec<PathBuf>,
@@ -224,7 +228,9 @@ fn build(
         None if on_devices => Backend::Uring,
         None => Backend::Mmap,
     };
-    let config = LabConfig { backend, ..lab_config(&paths) };
+    let mut config = LabConfig { backend, ..lab_config(&paths) };
+    let cache = Cache::named(&args.cache).expect("only these words are taken");
+    config.disks.iter_mut().for_each(|disk| disk.cache = cache);
     let cannot = |error: ConfigError| Failure::cannot(error.to_string());
     made.push(args.lab.join(UNFINISHED_NAME));
     config.write_unfinished(&args.lab).map_err(cannot)?;
@@ -292,11 +298,7 @@ fn no_room(error: &ImageError) -> Failure {
 
 /// A new lab over these disks.
 pub fn lab_config(paths: &[PathBuf]) -> LabConfig {
-    let disk = |(number, path): (usize, &PathBuf)| DiskConfig {
-        name: format!("disk-{number}"),
-        path: path.clone(),
-        overlay: None,
-    };
+    let disk = |(number, path): (usize, &PathBuf)| DiskConfig::new(format!("disk-{number}"), path.clone());
     Config {
         version: VERSION,
         backend: Backend::default(),

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::{Failure, LabArg, Outcome};
+use super::{Failure, LabArg, Outcome, disk_name};
+use crate::config::Cache;
 use crate::stack::Lab;
 
 /// Arguments of `set`.
@@ -10,7 +11,8 @@ use crate::stack::Lab;
 pub struct SetArgs {
     #[command(flatten)]
     lab: LabArg,
-    /// sync_speed_min or sync_speed_max, in KiB/s for each disk
+    /// sync_speed_min or sync_speed_max, in KiB/s for each disk; DISK.cache: through, or volatile: what is not flushed
+    /// is lost in a power cut
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
 }
@@ -24,6 +26,10 @@ pub fn run(args: &SetArgs) -> Outcome {
                 "{setting:?} is not KEY=VALUE: type something like sync_speed_max=200000"
             )));
         };
+        if let Some(disk) = key.strip_suffix(".cache") {
+            set_cache(&mut lab, disk, value)?;
+            continue;
+        }
         let speed: u64 = value
             .parse()
             .ok()
@@ -34,7 +40,7 @@ pub fn run(args: &SetArgs) -> Outcome {
             "sync_speed_max" => lab.config.sync.speed_max = speed,
             _ => {
                 return Err(Failure::usage(format!(
-                    "{key:?} is no setting: there are sync_speed_min and sync_speed_max"
+                    "{key:?} is no setting: there are sync_speed_min, sync_speed_max and DISK.cache"
                 )));
             }
         }
@@ -48,4 +54,18 @@ pub fn run(args: &SetArgs) -> Outcome {
     }
     lab.save()?;
     Ok(0)
+}
+
+fn set_cache(lab: &mut Lab, disk: &str, value: &str) -> Result<(), Failure> {
+    let cache = Cache::named(value)
+        .ok_or_else(|| Failure::usage(format!("{value:?} is not what a cache can be: through or volatile")))?;
+    let name = disk_name(disk);
+    match lab.config.disks.iter_mut().find(|disk| disk.name == name) {
+        Some(disk) => disk.cache = cache,
+        None => {
+            let names: Vec<&str> = lab.config.disks.iter().map(|disk| disk.name.as_str()).collect();
+            return Err(Failure::usage(format!("the lab has no {name}: it has {}", names.join(", "))));
+        }
+    }
+    Ok(())
 }

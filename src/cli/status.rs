@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::output::{is_utf8, plain};
 use super::scrub::LastScrub;
 use super::{Failure, Outcome};
+use crate::config::Cache;
 use crate::disk::UringBank;
 use crate::raid::assemble::{AssembleError, Assembly, Remark};
 use crate::raid::geometry::Geometry;
@@ -59,6 +60,8 @@ struct MemberStatus {
     state: &'static str,
     events: Option<u64>,
     errors: MemberErrors,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
@@ -203,6 +206,9 @@ fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
             status.members = look.disks.iter().map(|disk| found_on(disk, look, newest)).collect();
         }
     }
+    for (member, disk) in status.members.iter_mut().zip(&look.config.disks) {
+        member.cache = (disk.cache == Cache::Volatile).then(|| disk.cache.name());
+    }
     Ok(status)
 }
 
@@ -271,6 +277,7 @@ fn member_status(disk: &LabDisk, member: &Member) -> MemberStatus {
             corrected_reads: member.superblock.corrected_reads,
             bad_sectors: member.bad.sectors().0,
         },
+        cache: None,
         note: disk.trouble.clone(),
     }
 }
@@ -294,6 +301,7 @@ fn found_on(disk: &LabDisk, look: &Look, newest: &Superblock) -> MemberStatus {
         state,
         events: candidate.map(|candidate| candidate.superblock.events),
         errors: MemberErrors::default(),
+        cache: None,
         note: disk.trouble.clone(),
     }
 }
@@ -356,10 +364,11 @@ fn write_screen(status: &Status, lab: &Path, out: &mut impl Write) -> std::io::R
     for member in members {
         let slot = member.slot.map_or_else(|| String::from("-"), |slot| slot.to_string());
         let events = member.events.map_or_else(|| String::from("-"), |events| events.to_string());
+        let cache = member.cache.map(|cache| format!("  {cache} cache")).unwrap_or_default();
         let note = member.note.as_ref().map(|note| format!("  {note}")).unwrap_or_default();
         writeln!(
             out,
-            "  {slot:>4} {:<12} {:<12} {events:>7}  {:>9}  {:>11}{note}",
+            "  {slot:>4} {:<12} {:<12} {events:>7}  {:>9}  {:>11}{cache}{note}",
             member.disk, member.state, member.errors.corrected_reads, member.errors.bad_sectors
         )?;
     }

@@ -578,7 +578,7 @@ fn flip_bit(buf: &mut Buf, bit: u64) {
 
 /// A number that follows from both and looks like neither: splitmix64's finalizer (Steele, Lea and
 /// Flood, "Fast splittable pseudorandom number generators", 2014).
-fn scrambled(seed: u64, lba: u64) -> u64 {
+pub(super) fn scrambled(seed: u64, lba: u64) -> u64 {
     let mut z = seed.wrapping_add(lba.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -3,7 +3,8 @@
 //! [`MmapBank`] is the default for image files, [`UringBank`] for block devices and honest
 //! measurements, [`FileBank`] stands in where `io_uring` is switched off, [`MemBank`] needs no files.
 //! [`OverlayBank`] reads originals that it never writes, and keeps what is written beside them. [`Fault`] is a
-//! layer over any of them that fails in chosen ways.
+//! layer over any of them that fails in chosen ways, [`Volatile`] one whose disks forget what was not flushed when the
+//! power is cut.
 
 #![allow(clippy::disallowed_methods, reason = "helper threads flush, and tests wait for them")]
 
@@ -19,6 +20,7 @@ mod sigbus;
 #[cfg(test)]
 mod tests;
 mod uring;
+mod volatile;
 
 pub use fault::{
     ArmedFault, FAULT_KINDS, Fault, FaultId, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Strike, Trigger,
@@ -34,10 +36,17 @@ pub use overlay::{
     overlay_status,
 };
 pub use uring::{UringBank, UringUnavailable};
+pub use volatile::{CACHE_BYTES, CacheLoss, Volatile};
 
 use crate::block::{Bank, Wakeups};
 
 impl<B: Bank + Wakeups> Wakeups for Fault<B> {
+    fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
+        self.inner().wakeups()
+    }
+}
+
+impl<B: Bank + Wakeups> Wakeups for Volatile<B> {
     fn wakeups(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
         self.inner().wakeups()
     }
