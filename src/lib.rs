@@ -35,11 +35,12 @@
 //! | [`reactor`] | real time: drives a stack on the calling thread |
 //! | [`nbd`] | the NBD protocol as bytes, for both ends |
 //! | [`export`] | front ends: the NBD server |
+//! | [`control`] | how a command reaches an array that runs in another process |
 //! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`cli`] | one file a command |
 //!
-//! Dependencies point one way: `cli → {bench, sim, export} → stack → {reactor, disk, raid} → {block, parity, nbd}`. The
+//! Dependencies point one way: `cli → {bench, sim, export, control} → stack → {reactor, disk, raid} → {block, parity, nbd}`. The
 //! story `layers` in `tests/` reads the imports and fails on any other edge.
 //!
 //! # What holds everywhere
@@ -59,6 +60,7 @@ pub mod bench;
 pub mod block;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod disk;
 pub mod export;
 pub mod nbd;

@@ -4,7 +4,7 @@
 //! completion, the stack's next deadline, or the caller's patience, whichever comes first.
 //!
 //! A command asks for one thing after the other ([`Reactor::request`], [`Reactor::run`]). A stack that is used by others
-//! is *served* ([`Reactor::serve`]): [`FrontEnd`]s bring requests and take completions, all on this one thread, because a
+//! is *served* ([`Service`]): [`FrontEnd`]s bring requests and take completions, all on this one thread, because a
 //! hand-off to another costs more than a small request does. Whoever has a thread of its own holds a [`Handle`].
 #![allow(clippy::disallowed_methods, reason = "this is where time comes from")]
 
@@ -15,11 +15,14 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 mod front;
 mod handle;
 mod serve;
+mod socket;
 #[cfg(test)]
 mod tests;
 
 pub use front::{FrontEnd, Interest, Ready, Ticket, Turn, Watcher};
 pub use handle::{Handle, Inbox, Stopped};
+pub use serve::Service;
+pub use socket::{PrivateSocket, SocketError, connect};
 
 use crate::block::{Bank, Completion, DeviceId, Extent, Instant, IoError, Op, Request, RequestId, Wakeups};
 

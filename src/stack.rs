@@ -25,8 +25,8 @@ use crate::block::{
 };
 use crate::config::{Backend, Cache, Config, ConfigError, DiskConfig};
 use crate::disk::{
-    CACHE_BYTES, CacheLoss, Fault, FaultMisfit, FaultSpec, FileBank, ImageError, ImageOptions, LockedFile, MmapBank,
-    OverlayBank, OverlayError, Sharing, UringBank, Volatile,
+    CACHE_BYTES, CacheLoss, Fault, FaultMisfit, FaultSpec, FileBank, Holder, ImageError, ImageOptions, LockedFile,
+    MmapBank, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
 };
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
@@ -112,6 +112,11 @@ impl Leaf {
             Leaf::Overlay(bank) => bank.open(path, overlay.ok_or(StackError::MixedOverlay)?)?,
         })
     }
+
+    /// Lets go of an image or device: nobody asks it for anything any more.
+    pub fn close(&mut self, device: DeviceId) {
+        each_leaf!(self, bank => bank.close(device));
+    }
 }
 
 /// Why a stack cannot be built.
@@ -121,10 +126,12 @@ pub enum StackError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// Another process has the lab open.
-    #[error("{} is open in another process: wait for it to end, or stop it", lab.display())]
+    #[error("{} is open in another process{}: wait for it to end, or stop it", lab.display(), holder.as_ref().map(|holder| format!(" ({holder})")).unwrap_or_default())]
     InUse {
         /// The lab.
         lab: PathBuf,
+        /// Which, if that can be told.
+        holder: Option<Holder>,
     },
     /// The lab's directory cannot be locked.
     #[error("cannot lock {}: {source}", lab.display())]
@@ -230,7 +237,7 @@ pub fn lock_directory(lab: &Path) -> Result<LockedFile, StackError> {
     let cannot = |source| StackError::Lock { lab: lab.to_owned(), source };
     let directory = File::open(lab).map_err(cannot)?;
     LockedFile::new(directory, Sharing::Alone).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => StackError::InUse { lab: lab.to_owned() },
+        ErrorKind::WouldBlock => StackError::InUse { lab: lab.to_owned(), holder: Holder::of(lab) },
         _ => cannot(error),
     })
 }
@@ -377,11 +384,27 @@ impl Stack {
         Ok(device)
     }
 
-    /// Forgets a disk; its image stays.
+    /// Forgets a disk that is no member any more; its image stays.
     pub fn detach(&mut self, name: &str) -> Result<(), StackError> {
         self.lab.config.disks.retain(|disk| disk.name != name);
         self.lab.config.faults.retain(|fault| fault.disk != name);
+        let gone = self.disks.iter().position(|disk| disk.name == name).map(|at| self.disks.remove(at));
+        if let Some(device) = gone.and_then(|disk| disk.device) {
+            let bank = self.array_mut().bank_mut();
+            let faults: Vec<_> =
+                bank.list().iter().filter(|fault| fault.device == device).map(|fault| fault.id).collect();
+            for fault in faults {
+                bank.disarm(fault);
+            }
+            self.caches_mut().inner_mut().close(device);
+        }
         self.lab.save()
+    }
+
+    /// Lets background work go by the speed limits of the lab's file, as they are now.
+    pub fn obey_speed_limits(&mut self) {
+        let options = self.lab.sync_options();
+        self.array_mut().set_sync_options(options);
     }
 
     /// Reads from the volume.
@@ -410,17 +433,13 @@ impl Stack {
         self.stop_in_place();
     }
 
-    /// As [`Stack::stop`]; what was found can be asked for afterwards. Gives the byte of the volume at which a check or
-    /// repair would go on.
-    pub fn stop_in_place(&mut self) -> Option<u64> {
-        // Asked now: what is under way is still finished, and a stopped array has no cursor any more.
-        let position = self.array().scrub_position().map(Lba::bytes);
+    /// As [`Stack::stop`]; what happened can be asked for afterwards.
+    pub fn stop_in_place(&mut self) {
         self.array_mut().stop();
         self.reactor.run(|array| array.is_stopped());
         let now = self.reactor.now();
         self.caches_mut().write_down(now);
         self.reactor.run(|array| array.bank_mut().inner().is_empty());
-        position
     }
 
     /// The power goes for all disks: of what those with a volatile cache had not flushed, each sector is kept or lost by a
@@ -564,7 +583,7 @@ impl Look {
         let in_use = matches!(lock_directory(directory), Err(StackError::InUse { .. }));
         if in_use && config.disks.iter().any(|disk| disk.overlay.is_some()) {
             // An overlay makes sense to its owner alone until it is at rest.
-            return Err(StackError::InUse { lab: directory.to_owned() });
+            return Err(StackError::InUse { lab: directory.to_owned(), holder: Holder::of(directory) });
         }
         let mut disks: Vec<LabDisk> = Vec::new();
         let mut candidates = Vec::new();

@@ -355,7 +355,7 @@ fn words_that_are_wrong() {
         ("set lab sync_speed_max", 3, "KEY=VALUE"),
         ("set lab sync_speed_max=fast", 3, "is not a speed"),
         ("set lab sync_speed_max=1", 3, "set both"),
-        ("set lab colour=1", 3, "sync_speed_min and sync_speed_max"),
+        ("set lab colour=1", 3, "there are sync_speed_min, sync_speed_max"),
         ("fault lab 1 add gremlin", 3, "the kinds are: latency"),
         ("fault lab 9 add medium", 3, "the lab has no disk-9"),
         ("fault lab 1 add medium --range 1..2", 3, "multiples of 512"),

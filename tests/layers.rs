@@ -1,6 +1,6 @@
 //! Dependencies point one way.
 //!
-//! Command line → benchmarks, simulation, front ends → stack, reactor → disk, raid, fabric,
+//! Command line → benchmarks, simulation, front ends, control → stack, reactor → disk, raid, fabric,
 //! multipath → block, parity, nbd. Siblings do not know each other: that is what lets multipath
 //! stand over RAID and RAID over multipath. Unit tests may know more.
 
@@ -25,6 +25,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("reactor", &["block"]),
+    ("control", &["reactor", "disk", "block"]),
     ("bench", &["sim", "stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("sim", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("export", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
@@ -34,6 +35,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "bench",
             "sim",
             "export",
+            "control",
             "stack",
             "reactor",
             "config",

@@ -9,6 +9,7 @@
 mod bad_input;
 mod blocks;
 mod campaign;
+mod control;
 mod crash;
 mod exhaust;
 mod from_md;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         grub::trials(),
         blocks::trials(),
         nbd::trials(),
+        control::trials(),
     ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

@@ -13,12 +13,13 @@ pub struct Bar {
 impl Bar {
     /// A bar for work on `total` sectors, named by a word (`recovery`); none is drawn when `quiet`, or
     /// when standard error is not a terminal.
-    pub fn new(what: &'static str, total: Sectors, quiet: bool) -> Bar {
+    pub fn new(what: &str, total: Sectors, quiet: bool) -> Bar {
         let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
         let template = "{msg} [{bar:30}] {percent}%  {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
         let style = ProgressStyle::with_template(template).expect("the template is one");
         let style = style.progress_chars(if output::is_utf8() { "█▉▊▋▌▍▎▏ " } else { "=> " });
-        let line = ProgressBar::with_draw_target(Some(total.bytes()), target).with_style(style).with_message(what);
+        let line =
+            ProgressBar::with_draw_target(Some(total.bytes()), target).with_style(style).with_message(what.to_owned());
         Bar { line }
     }
 

@@ -5,12 +5,14 @@ use std::ops::Range;
 
 use clap::Args;
 
+use super::job::{Say, through};
 use super::size::{Size, Span, range};
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::block::{Extent, Lba, Limits, SECTOR_BYTES, Sectors};
 use crate::config::FaultConfig;
+use crate::control::{Client, Command};
 use crate::disk::{FaultKind, FaultSpec, Image, ImageOptions, Trigger};
-use crate::stack::Lab;
+use crate::stack::{Lab, LabConfig, Stack};
 
 /// Arguments of `fault`.
 #[derive(Args, Debug)]
@@ -24,10 +26,10 @@ pub struct FaultArgs {
     /// Bytes of the disk that have it
     #[arg(long, value_name = "A..B", value_parser = range::<Size>)]
     range: Option<Range<Size>>,
-    /// So long after the lab was opened
+    /// So long after the lab was opened, or from now on if it runs
     #[arg(long, value_name = "T", conflicts_with = "at_io")]
     after: Option<Span>,
-    /// From the N-th request of the disk on
+    /// From the N-th request of the disk on, counted from then
     #[arg(long, value_name = "N")]
     at_io: Option<u64>,
     /// How many requests it strikes
@@ -53,51 +55,120 @@ const KINDS: &str = "Kinds:
   hang[=D]                no answers
   read-only               writes are refused
 
-The fault acts whenever the lab is open; `raidlab fault LAB clear` ends it.";
+The fault acts whenever the lab is open, on one that runs from now on; `raidlab fault LAB clear` ends it.";
 
 /// Runs `fault`.
 pub fn run(args: &FaultArgs, manner: Manner, out: &mut impl Write) -> Outcome {
-    let mut lab = Lab::open(&args.lab.lab)?;
-    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
-    match words[..] {
-        ["list"] => {
+    let lab = &args.lab.lab;
+    let command = command_of(args)?;
+    if let Some(client) = Client::find(lab)? {
+        return through(client, lab, &command, false, manner, out);
+    }
+    let mut lab = Lab::open(lab)?;
+    match command {
+        Command::FaultList => {
             for fault in &lab.config.faults {
                 writeln!(out, "{}  {}", fault.disk, fault.fault)?;
             }
         }
-        ["clear"] => {
-            lab.config.faults.clear();
+        Command::FaultClear { disk } => {
+            forget(&mut lab.config, disk.as_deref())?;
             lab.save()?;
         }
-        ["clear", disk] => {
-            let disk = known(&lab, disk)?;
-            lab.config.faults.retain(|fault| fault.disk != disk);
-            lab.save()?;
-        }
-        [disk, "add", kind] => {
-            let disk = known(&lab, disk)?;
-            let kind: FaultKind = kind.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-            let fault = spec(args, kind)?;
-            check(&lab, &disk, &fault)?;
+        Command::FaultAdd { disk, fault } => {
+            let disk = known(&lab.config, &disk)?;
+            fits(&disk, &fault, &limits_of(&lab, &disk)?)?;
             lab.config.faults.push(FaultConfig { disk, fault });
             lab.save()?;
             manner.hint("armed whenever the lab is opened, until `raidlab fault LAB clear`");
+        }
+        other => unreachable!("{other:?} is not about faults"),
+    }
+    Ok(0)
+}
+
+fn command_of(args: &FaultArgs) -> Result<Command, Failure> {
+    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
+    Ok(match words[..] {
+        ["list"] => Command::FaultList,
+        ["clear"] => Command::FaultClear { disk: None },
+        ["clear", disk] => Command::FaultClear { disk: Some(disk.to_owned()) },
+        [disk, "add", kind] => {
+            let kind: FaultKind = kind.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+            Command::FaultAdd { disk: disk.to_owned(), fault: spec(args, kind)? }
         }
         _ => {
             return Err(Failure::usage(
                 "type `raidlab fault LAB DISK add KIND`, `raidlab fault LAB list` or `raidlab fault LAB clear [DISK]`",
             ));
         }
-    }
-    Ok(0)
+    })
 }
 
-fn known(lab: &Lab, word: &str) -> Result<String, Failure> {
+/// Lists the faults of a lab that runs, with what they have done so far.
+pub fn list(stack: &Stack, say: &mut dyn Say) {
+    let armed = stack.array().bank().list();
+    for FaultConfig { disk, fault } in &stack.lab.config.faults {
+        let struck = armed.iter().find(|armed| armed.spec == *fault && stack.name_of(armed.device) == disk);
+        let struck = struck.map(|armed| format!("  (struck {} times)", armed.strikes)).unwrap_or_default();
+        say.line(&format!("{disk}  {fault}{struck}"));
+    }
+}
+
+/// Arms a fault on a lab that runs: it acts from the next request on, and whenever the lab is opened.
+pub fn arm(stack: &mut Stack, disk: &str, fault: &FaultSpec, say: &mut dyn Say) -> Result<(), Failure> {
+    let disk = known(&stack.lab.config, disk)?;
+    let now = stack.reactor.now();
+    let device = stack.disks.iter().find(|open| open.name == disk).and_then(|open| open.device);
+    match device {
+        Some(device) => {
+            let bank = stack.array_mut().bank_mut();
+            bank.arm(device, fault.clone(), now).map_err(|error| Failure::usage(format!("{disk}: {error}")))?;
+        }
+        None => fits(&disk, fault, &limits_of(&stack.lab, &disk)?)?,
+    }
+    stack.lab.config.faults.push(FaultConfig { disk, fault: fault.clone() });
+    stack.lab.save()?;
+    say.hint("armed from now on, and whenever the lab is opened, until `raidlab fault LAB clear`");
+    Ok(())
+}
+
+/// Takes the faults of one disk, or of all, away from a lab that runs.
+pub fn disarm(stack: &mut Stack, disk: Option<&str>) -> Result<(), Failure> {
+    let cleared = forget(&mut stack.lab.config, disk)?;
+    stack.lab.save()?;
+    let device = |name: &str| stack.disks.iter().find(|open| open.name == name).and_then(|open| open.device);
+    let device = cleared.as_deref().map(device);
+    let bank = stack.array_mut().bank_mut();
+    let ids: Vec<_> = bank
+        .list()
+        .iter()
+        .filter(|fault| device.is_none_or(|device| device == Some(fault.device)))
+        .map(|fault| fault.id)
+        .collect();
+    for id in ids {
+        bank.disarm(id);
+    }
+    Ok(())
+}
+
+/// Removes faults from a lab's file; gives the name of the one disk concerned, if it is one.
+fn forget(config: &mut LabConfig, disk: Option<&str>) -> Result<Option<String>, Failure> {
+    let Some(disk) = disk else {
+        config.faults.clear();
+        return Ok(None);
+    };
+    let disk = known(config, disk)?;
+    config.faults.retain(|fault| fault.disk != disk);
+    Ok(Some(disk))
+}
+
+fn known(config: &LabConfig, word: &str) -> Result<String, Failure> {
     let name = disk_name(word);
-    if lab.config.disks.iter().any(|disk| disk.name == name) {
+    if config.disks.iter().any(|disk| disk.name == name) {
         return Ok(name);
     }
-    let names: Vec<&str> = lab.config.disks.iter().map(|disk| disk.name.as_str()).collect();
+    let names: Vec<&str> = config.disks.iter().map(|disk| disk.name.as_str()).collect();
     Err(Failure::usage(format!("the lab has no {name}: it has {}", names.join(", "))))
 }
 
@@ -120,10 +191,14 @@ fn spec(args: &FaultArgs, kind: FaultKind) -> Result<FaultSpec, Failure> {
     Ok(FaultSpec { kind, range, trigger, times: args.times })
 }
 
-fn check(lab: &Lab, name: &str, fault: &FaultSpec) -> Result<(), Failure> {
+fn fits(name: &str, fault: &FaultSpec, limits: &Limits) -> Result<(), Failure> {
+    fault.check(limits).map_err(|error| Failure::usage(format!("{name}: {error}")))
+}
+
+/// What a disk that is not open here takes.
+fn limits_of(lab: &Lab, name: &str) -> Result<Limits, Failure> {
     let disk = lab.config.disks.iter().find(|disk| disk.name == name).expect("the disk was looked up");
     let options = ImageOptions { read_only: true, ..ImageOptions::default() };
-    let limits: Limits =
-        Image::open(&lab.path_of(&disk.path), options).map_err(|error| Failure::cannot(error.to_string()))?.limits();
-    fault.check(&limits).map_err(|error| Failure::usage(format!("{name}: {error}")))
+    let image = Image::open(&lab.path_of(&disk.path), options).map_err(|error| Failure::cannot(error.to_string()))?;
+    Ok(image.limits())
 }

@@ -1,21 +1,23 @@
 //! `fail`, `remove`, `add`, `re-add`, `replace`: who takes part.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use uuid::Uuid;
 
 use super::create::check_member;
-use super::run::{self, Ended, stop_flag, until};
+use super::job::{Asked, Job, Say, carry_out, is_settled};
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::block::{Bank, DeviceId};
+use crate::control::Command;
 use crate::disk::{Image, Space};
 use crate::raid::assemble::Candidate;
 use crate::raid::create::{NewDevice, joining};
 use crate::raid::manage::ManageError;
 use crate::raid::member::Place;
 use crate::raid::superblock::DeviceUuid;
-use crate::stack::{OpenOptions, Stack, read_candidate_plainly, remove_files};
+use crate::stack::{Stack, read_candidate_plainly, remove_files};
 
 /// Arguments of `fail`.
 #[derive(Args, Debug)]
@@ -24,6 +26,9 @@ pub struct FailArgs {
     lab: LabArg,
     /// The disk
     disk: String,
+    /// On a lab that runs: do not wait for what it begins
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Arguments of `remove`.
@@ -48,6 +53,9 @@ pub struct AddArgs {
     /// Use it although something is on it
     #[arg(long)]
     yes: bool,
+    /// On a lab that runs: do not wait for what it begins
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Arguments of `re-add`.
@@ -57,6 +65,9 @@ pub struct ReAddArgs {
     lab: LabArg,
     /// The disk
     disk: String,
+    /// On a lab that runs: do not wait for what it begins
+    #[arg(long)]
+    no_wait: bool,
 }
 
 /// Arguments of `replace`.
@@ -72,10 +83,10 @@ pub struct ReplaceArgs {
     /// Use the image although something is on it
     #[arg(long)]
     yes: bool,
+    /// On a lab that runs: do not wait for what it begins
+    #[arg(long)]
+    no_wait: bool,
 }
-
-const FROZEN: OpenOptions = OpenOptions { force: false, frozen: true, unlimited: false };
-const RUNNING: OpenOptions = OpenOptions { force: false, frozen: false, unlimited: false };
 
 fn device_of(stack: &Stack, word: &str) -> Result<(String, DeviceId), Failure> {
     let name = disk_name(word);
@@ -97,55 +108,98 @@ fn refused(name: &str, error: &ManageError) -> Failure {
     Failure::cannot(format!("{name}: {error}"))
 }
 
-/// Stops the stack whatever the outcome, and says so if it was interrupted on the way.
-fn finish(stack: Stack, lab: &Path, outcome: Result<Ended, Failure>) -> Outcome {
-    let blocked = stack.array().is_sync_blocked();
-    stack.stop();
-    match outcome? {
-        Ended::Done if blocked => Err(Failure::cannot(format!(
-            "recovery could not be completed: parity of some stripes was never made to agree with the data since a crash; \
-             `raidlab assemble {} --force` accepts it as it is",
-            lab.display()
-        ))),
-        Ended::Done => Ok(0),
-        Ended::Interrupted => {
-            Err(Failure::cannot(format!("interrupted: `raidlab wait {}` goes on from here", lab.display())))
-        }
+/// Waits until recovery, which what was done may have begun, is over.
+struct Settle {
+    lab: PathBuf,
+    interrupted: bool,
+}
+
+impl Settle {
+    fn after(asked: Asked<'_>) -> Box<dyn Job> {
+        Box::new(Settle { lab: asked.lab.to_owned(), interrupted: false })
     }
 }
 
-fn settle(stack: &mut Stack, manner: Manner) -> Ended {
-    let stop = stop_flag();
-    until(stack, manner, &stop, |array| !array.is_syncing() && array.is_quiet())
+impl Job for Settle {
+    fn is_done(&mut self, stack: &mut Stack) -> bool {
+        self.interrupted || is_settled(stack)
+    }
+
+    fn interrupt(&mut self, _stack: &mut Stack) {
+        self.interrupted = true;
+    }
+
+    fn end(self: Box<Self>, stack: &mut Stack, _say: &mut dyn Say) -> Outcome {
+        if self.interrupted {
+            return Err(Failure::cannot(format!(
+                "interrupted: `raidlab wait {}` goes on from here",
+                self.lab.display()
+            )));
+        }
+        if stack.array().is_sync_blocked() {
+            return Err(Failure::cannot(format!(
+                "recovery could not be completed: parity of some stripes was never made to agree with the data since a \
+                 crash; `raidlab assemble {} --force` accepts it as it is",
+                self.lab.display()
+            )));
+        }
+        Ok(0)
+    }
 }
 
 /// Runs `fail`. A spare that takes the slot is filled before the command ends.
-pub fn fail(args: &FailArgs, manner: Manner) -> Outcome {
-    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
-    let outcome = device_of(&stack, &args.disk).and_then(|(name, device)| {
-        stack.array_mut().fail(device).map_err(|error| refused(&name, &error))?;
-        Ok(settle(&mut stack, manner))
-    });
-    finish(stack, &args.lab.lab, outcome)
+pub fn fail(args: &FailArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    carry_out(&args.lab.lab, &Command::Fail { disk: args.disk.clone() }, args.no_wait, manner, out)
+}
+
+/// Begins `fail`.
+pub fn begin_fail(stack: &mut Stack, disk: &str, asked: Asked<'_>) -> Result<Box<dyn Job>, Failure> {
+    let (name, device) = device_of(stack, disk)?;
+    stack.array_mut().fail(device).map_err(|error| refused(&name, &error))?;
+    Ok(Settle::after(asked))
 }
 
 /// Runs `remove`. The image stays where it is.
-pub fn remove(args: &RemoveArgs, manner: Manner) -> Outcome {
-    let mut stack = run::open(&args.lab.lab, FROZEN, manner)?;
-    let name = disk_name(&args.disk);
-    let outcome = match stack.disks.iter().find(|disk| disk.name == name).map(|disk| disk.device) {
+pub fn remove(args: &RemoveArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    carry_out(&args.lab.lab, &Command::Remove { disk: args.disk.clone() }, false, manner, out)
+}
+
+/// Begins `remove`.
+pub fn begin_remove(stack: &mut Stack, disk: &str) -> Result<Box<dyn Job>, Failure> {
+    let name = disk_name(disk);
+    match stack.disks.iter().find(|disk| disk.name == name).map(|disk| disk.device) {
         // A disk that cannot be opened, or is no member, is only forgotten.
-        Some(None) => Ok(()),
-        Some(Some(device)) if stack.array().members().get(device).is_none() => Ok(()),
-        _ => device_of(&stack, &args.disk)
-            .and_then(|(name, device)| stack.array_mut().remove(device).map_err(|error| refused(&name, &error))),
-    };
-    let outcome = outcome.and_then(|()| {
-        let ended = settle(&mut stack, manner);
-        stack.detach(&name)?;
-        Ok(ended)
-    });
-    finish(stack, &args.lab.lab, outcome)
+        Some(None) => {}
+        Some(Some(device)) if stack.array().members().get(device).is_none() => {}
+        _ => {
+            let (name, device) = device_of(stack, disk)?;
+            stack.array_mut().remove(device).map_err(|error| refused(&name, &error))?;
+        }
+    }
+    Ok(Box::new(Leave { name }))
+}
+
+/// Waits until it is on record that a disk left, and forgets it.
+struct Leave {
+    name: String,
+}
+
+impl Job for Leave {
+    fn is_done(&mut self, stack: &mut Stack) -> bool {
+        !stack.array().is_recording()
+    }
+
+    /// It takes no more than a moment.
+    fn interrupt(&mut self, _stack: &mut Stack) {}
+
+    fn end(self: Box<Self>, stack: &mut Stack, _say: &mut dyn Say) -> Outcome {
+        stack.detach(&self.name)?;
+        Ok(0)
+    }
+
+    fn outlives_caller(&self) -> bool {
+        true
+    }
 }
 
 /// A disk that shall join, open, with what it says about itself.
@@ -167,7 +221,7 @@ fn undo(stack: &mut Stack, disk: &Joining) -> Result<(), Failure> {
 
 /// Finds the disk that `word` means: one of the lab's, an image in its directory, any other file or device, or, if
 /// nothing is said, a new image.
-fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool) -> Result<Joining, Failure> {
+fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool, asked: Asked<'_>) -> Result<Joining, Failure> {
     let Some(word) = word else { return new_image(stack) };
     let name = disk_name(word);
     if let Some(disk) = stack.disks.iter().find(|disk| disk.name == name) {
@@ -183,7 +237,7 @@ fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool) -> Result<Join
     let (name, path) = if stack.lab.path_of(&in_lab).exists() {
         (name, in_lab)
     } else {
-        let path = Path::new(word);
+        let path = asked.directory.join(word);
         let path = path.canonicalize().map_err(|error| Failure::cannot(format!("cannot use {word}: {error}")))?;
         (stack.lab.next_name(), path)
     };
@@ -250,19 +304,26 @@ fn join_as_new(stack: &mut Stack, name: &str, device: DeviceId) -> Result<(), Fa
     array.add(device, superblock).map_err(|error| refused(name, &error))
 }
 
-fn join(stack: &mut Stack, word: Option<&str>, spare: bool, yes: bool, manner: Manner) -> Result<DeviceId, Failure> {
+fn join(
+    stack: &mut Stack,
+    word: Option<&str>,
+    spare: bool,
+    yes: bool,
+    asked: Asked<'_>,
+    say: &mut dyn Say,
+) -> Result<DeviceId, Failure> {
     if stack.array().geometry().tolerance() == 0 {
         return Err(refused("the array", &ManageError::NoRedundancy));
     }
-    let disk = joining_disk(stack, word, yes)?;
+    let disk = joining_disk(stack, word, yes, asked)?;
     if let (Some(candidate), false) = (&disk.candidate, spare) {
         match return_to_slot(stack, disk.device, candidate) {
             Ok(()) => {
-                manner.hint(&format!("{} is back in its slot: only what it missed is copied", disk.name));
+                say.hint(&format!("{} is back in its slot: only what it missed is copied", disk.name));
                 return Ok(disk.device);
             }
             Err(ManageError::CannotReturn(why)) => {
-                manner.hint(&format!("note: {why}: {} joins as a new disk", disk.name));
+                say.hint(&format!("note: {why}: {} joins as a new disk", disk.name));
             }
             Err(error) => {
                 undo(stack, &disk)?;
@@ -275,59 +336,86 @@ fn join(stack: &mut Stack, word: Option<&str>, spare: bool, yes: bool, manner: M
         return Err(failure);
     }
     if !stack.array().is_syncing() {
-        manner.hint(&format!("{} is a spare: it takes the place of the next disk that fails", disk.name));
+        say.hint(&format!("{} is a spare: it takes the place of the next disk that fails", disk.name));
     }
     Ok(disk.device)
 }
 
 /// Runs `add`. What it recovers is recovered before the command ends.
-pub fn add(args: &AddArgs, manner: Manner) -> Outcome {
-    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
-    let joined = join(&mut stack, args.disk.as_deref(), args.spare, args.yes, manner);
-    let outcome = joined.map(|_| settle(&mut stack, manner));
-    finish(stack, &args.lab.lab, outcome)
+pub fn add(args: &AddArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    let command = Command::Add { disk: args.disk.clone(), spare: args.spare, yes: args.yes };
+    carry_out(&args.lab.lab, &command, args.no_wait, manner, out)
+}
+
+/// Begins `add`.
+pub fn begin_add(
+    stack: &mut Stack,
+    disk: Option<&str>,
+    spare: bool,
+    yes: bool,
+    asked: Asked<'_>,
+    say: &mut dyn Say,
+) -> Result<Box<dyn Job>, Failure> {
+    join(stack, disk, spare, yes, asked, say)?;
+    Ok(Settle::after(asked))
 }
 
 /// Runs `re-add`.
-pub fn re_add(args: &ReAddArgs, manner: Manner) -> Outcome {
-    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
-    let outcome = joining_disk(&mut stack, Some(&args.disk), false).and_then(|disk| {
-        let returned = match &disk.candidate {
-            Some(candidate) => {
-                return_to_slot(&mut stack, disk.device, candidate).map_err(|error| refused(&disk.name, &error))
-            }
-            None => {
-                Err(Failure::cannot(format!("{}: it was not a member of this array; `raidlab add` adds it", disk.name)))
-            }
-        };
-        if let Err(failure) = returned {
-            undo(&mut stack, &disk)?;
-            return Err(failure);
+pub fn re_add(args: &ReAddArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    carry_out(&args.lab.lab, &Command::ReAdd { disk: args.disk.clone() }, args.no_wait, manner, out)
+}
+
+/// Begins `re-add`.
+pub fn begin_re_add(stack: &mut Stack, disk: &str, asked: Asked<'_>) -> Result<Box<dyn Job>, Failure> {
+    let disk = joining_disk(stack, Some(disk), false, asked)?;
+    let returned = match &disk.candidate {
+        Some(candidate) => return_to_slot(stack, disk.device, candidate).map_err(|error| refused(&disk.name, &error)),
+        None => {
+            Err(Failure::cannot(format!("{}: it was not a member of this array; `raidlab add` adds it", disk.name)))
         }
-        Ok(settle(&mut stack, manner))
-    });
-    finish(stack, &args.lab.lab, outcome)
+    };
+    if let Err(failure) = returned {
+        undo(stack, &disk)?;
+        return Err(failure);
+    }
+    Ok(Settle::after(asked))
 }
 
 /// Runs `replace`.
-pub fn replace(args: &ReplaceArgs, manner: Manner) -> Outcome {
-    let mut stack = run::open(&args.lab.lab, RUNNING, manner)?;
-    let outcome = device_of(&stack, &args.disk).and_then(|(name, device)| {
-        let with = match &args.with {
-            None => None,
-            Some(word) => Some(replacement(&mut stack, word, args.yes, manner)?),
-        };
-        stack.array_mut().replace(device, with).map_err(|error| refused(&name, &error))?;
-        Ok(settle(&mut stack, manner))
-    });
-    finish(stack, &args.lab.lab, outcome)
+pub fn replace(args: &ReplaceArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    let command = Command::Replace { disk: args.disk.clone(), with: args.with.clone(), yes: args.yes };
+    carry_out(&args.lab.lab, &command, args.no_wait, manner, out)
+}
+
+/// Begins `replace`.
+pub fn begin_replace(
+    stack: &mut Stack,
+    disk: &str,
+    with: Option<&str>,
+    yes: bool,
+    asked: Asked<'_>,
+    say: &mut dyn Say,
+) -> Result<Box<dyn Job>, Failure> {
+    let (name, device) = device_of(stack, disk)?;
+    let with = match with {
+        None => None,
+        Some(word) => Some(replacement(stack, word, yes, asked, say)?),
+    };
+    stack.array_mut().replace(device, with).map_err(|error| refused(&name, &error))?;
+    Ok(Settle::after(asked))
 }
 
 /// The spare that `word` names, made one if it is not.
-fn replacement(stack: &mut Stack, word: &str, yes: bool, manner: Manner) -> Result<DeviceId, Failure> {
+fn replacement(
+    stack: &mut Stack,
+    word: &str,
+    yes: bool,
+    asked: Asked<'_>,
+    say: &mut dyn Say,
+) -> Result<DeviceId, Failure> {
     let known = stack.disks.iter().find(|disk| disk.name == disk_name(word)).and_then(|disk| disk.device);
     match known {
         Some(device) if stack.array().members().get(device).is_some() => Ok(device),
-        _ => join(stack, Some(word), true, yes, manner),
+        _ => join(stack, Some(word), true, yes, asked, say),
     }
 }

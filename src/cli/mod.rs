@@ -9,9 +9,12 @@ pub mod bars;
 mod bench;
 mod create;
 mod data;
+mod desk;
 pub mod doctor;
+mod events;
 pub mod examine;
 mod fault;
+mod job;
 mod manual;
 mod members;
 pub mod output;
@@ -19,10 +22,12 @@ mod overlay;
 mod run;
 mod scrub;
 mod serve;
+mod serving;
 mod set;
 mod sim;
 pub mod size;
 mod status;
+mod stop;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -93,6 +98,10 @@ pub enum Command {
     Write(data::WriteArgs),
     /// Give the volume to other programs over NBD, until Ctrl-C
     Serve(serve::ServeArgs),
+    /// End the process that serves a lab: it finishes, flushes and marks the array clean
+    Stop(stop::StopArgs),
+    /// Cut the power of a lab that runs: what volatile caches hold is lost, and nothing is marked clean
+    PowerCut(stop::PowerCutArgs),
     /// Compare RAID levels on this computer
     Bench(bench::BenchArgs),
     /// Live whole lives of arrays in virtual time, with every fault that matters, and judge every answer
@@ -162,6 +171,18 @@ pub struct Manner {
 }
 
 impl Manner {
+    /// Whether a line is for this person.
+    pub fn wants(self, line: &run::Line) -> bool {
+        !self.quiet && (self.verbose || matches!(line, run::Line::Hint(_)))
+    }
+
+    /// A line for the person at the terminal, if that person wants it.
+    pub fn say(self, line: &run::Line) {
+        if self.wants(line) {
+            anstream::eprintln!("{}", line.text());
+        }
+    }
+
     /// A line for the person at the terminal, unless that person asked for silence.
     pub fn hint(self, line: &str) {
         if !self.quiet {
@@ -211,21 +232,23 @@ fn dispatch(command: Command, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::Create(args) => create::run(&args, manner, out),
         Command::Assemble(args) => assemble::run(&args, manner, out),
         Command::Overlay(args) => overlay::run(&args, manner, out),
-        Command::Status(args) => status::run(&args, out),
+        Command::Status(args) => status::run(&args, manner, out),
         Command::Examine(args) => examine::run(&args, out),
-        Command::Fail(args) => members::fail(&args, manner),
-        Command::Remove(args) => members::remove(&args, manner),
-        Command::Add(args) => members::add(&args, manner),
-        Command::ReAdd(args) => members::re_add(&args, manner),
-        Command::Replace(args) => members::replace(&args, manner),
+        Command::Fail(args) => members::fail(&args, manner, out),
+        Command::Remove(args) => members::remove(&args, manner, out),
+        Command::Add(args) => members::add(&args, manner, out),
+        Command::ReAdd(args) => members::re_add(&args, manner, out),
+        Command::Replace(args) => members::replace(&args, manner, out),
         Command::Check(args) => scrub::check(&args, manner, out),
         Command::Repair(args) => scrub::repair(&args, manner, out),
-        Command::Wait(args) => scrub::wait(&args, manner),
-        Command::Set(args) => set::run(&args),
+        Command::Wait(args) => scrub::wait(&args, manner, out),
+        Command::Set(args) => set::run(&args, manner, out),
         Command::Fault(args) => fault::run(&args, manner, out),
         Command::Read(args) => data::read(&args, manner, out),
-        Command::Write(args) => data::write(&args, manner),
+        Command::Write(args) => data::write(&args, manner, out),
         Command::Serve(args) => serve::run(&args, manner, out),
+        Command::Stop(args) => stop::stop(&args, manner, out),
+        Command::PowerCut(args) => stop::power_cut(&args, manner, out),
         Command::Bench(args) => bench::run(&args, manner.quiet)
             .map_err(|failure| Failure { code: failure.code(), message: failure.to_string() }),
         Command::Sim(args) => sim::run(&args, manner, out),

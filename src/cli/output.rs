@@ -10,7 +10,12 @@ pub fn is_utf8() -> bool {
 
 /// Somebody else's text, safe to print: what would steer the terminal, or what it cannot show, is escaped.
 pub fn plain(text: &str) -> String {
-    let is_shown = |c: char| !c.is_control() && (c.is_ascii() || is_utf8());
+    plain_on(text, is_utf8())
+}
+
+/// As [`plain`], for a terminal that is not this process's.
+pub fn plain_on(text: &str, utf8: bool) -> String {
+    let is_shown = |c: char| !c.is_control() && (c.is_ascii() || utf8);
     text.chars().map(|c| if is_shown(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
 }
 

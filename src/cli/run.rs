@@ -2,22 +2,22 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::bars::Bar;
 use super::{Failure, Manner};
 use crate::block::Extent;
 use crate::raid::assemble::Remark;
 use crate::raid::control::Event;
 use crate::raid::sync::SyncProgress;
-use crate::stack::{Lab, OpenOptions, Stack, StackError, Volume};
+use crate::stack::{Lab, OpenOptions, Stack, StackError};
 
-/// Set by Ctrl-C and SIGTERM.
+/// Set by Ctrl-C, SIGTERM, and the end of the terminal.
 pub fn stop_flag() -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&flag)).expect("these signals can be caught");
     }
     flag
@@ -77,35 +77,39 @@ pub fn remark_line(remark: &Remark, name: impl Fn(crate::block::DeviceId) -> Str
     })
 }
 
-/// How work in the foreground ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// It is done.
-    Done,
-    /// Ctrl-C or SIGTERM.
-    Interrupted,
+/// Longest sleep between two looks at work in the foreground.
+pub const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Something to be said about an array.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Line {
+    /// To everybody who does not want silence.
+    Hint(String),
+    /// To those who want to know everything.
+    Detail(String),
 }
 
-/// Reports what has happened to members while nobody looked.
-pub fn tell(stack: &mut Stack, manner: Manner) {
-    let names = names_of(stack);
-    tell_events(stack.array_mut(), &names, manner);
-}
-
-/// As [`tell`], of an array that runs.
-pub fn tell_events(array: &mut Volume, names: &Names, manner: Manner) {
-    for event in merged(array.drain_events()) {
-        if let Some(line) = event_line(event, manner, names) {
-            manner.hint(&line);
+impl Line {
+    /// What is said.
+    pub fn text(&self) -> &str {
+        match self {
+            Line::Hint(text) | Line::Detail(text) => text,
         }
     }
 }
 
-/// What the disks are called.
-pub type Names = [(crate::block::DeviceId, String)];
+/// What is under way in the background, in a word, and how far it is.
+pub fn progress(stack: &Stack) -> Option<(&'static str, SyncProgress)> {
+    let progress = stack.array().sync_progress()?;
+    let action = match progress.action.name() {
+        "recover" => "recovery",
+        other => other,
+    };
+    Some((action, progress))
+}
 
 /// Sectors side by side are told of once.
-fn merged(events: Vec<Event>) -> Vec<Event> {
+pub fn merged(events: Vec<Event>) -> Vec<Event> {
     let mut told: Vec<Event> = Vec::new();
     for event in events {
         let grows = told.iter_mut().rev().find_map(|before| match (before, event) {
@@ -125,70 +129,20 @@ fn merged(events: Vec<Event>) -> Vec<Event> {
     told
 }
 
-/// What the disks of a stack are called.
-pub fn names_of(stack: &Stack) -> Vec<(crate::block::DeviceId, String)> {
-    stack.disks.iter().filter_map(|disk| Some((disk.device?, disk.name.clone()))).collect()
-}
-
-/// Drives a stack until `done` says so, with a progress bar, and reports what happens to its members.
-pub fn until(stack: &mut Stack, manner: Manner, stop: &AtomicBool, done: impl Fn(&Volume) -> bool) -> Ended {
-    let names = names_of(stack);
-    let mut bar: Option<(&'static str, Bar)> = None;
-    let mut ended = Ended::Done;
-    stack.reactor.run(|array| {
-        for event in merged(array.drain_events()) {
-            if let Some(line) = event_line(event, manner, &names) {
-                match &bar {
-                    Some((_, bar)) => bar.note(&line),
-                    None => manner.hint(&line),
-                }
-            }
+/// An event in words; `name` is the disk's.
+pub fn event_line(event: Event, name: &str) -> String {
+    match event {
+        Event::Fail(_) => format!("Fail: {name}"),
+        Event::FailSpare(_) => format!("FailSpare: {name}"),
+        Event::RebuildStarted(_) => format!("filling {name}"),
+        Event::SpareActive(_) => format!("SpareActive: {name}"),
+        Event::BadBlocks(_, extent) => {
+            format!("bad blocks: {} sectors at {} of {name}", extent.length.0, extent.start.0)
         }
-        show(&mut bar, array.sync_progress(), manner);
-        if stop.load(Ordering::Relaxed) {
-            ended = Ended::Interrupted;
-            return true;
-        }
-        done(array)
-    });
-    ended
-}
-
-fn show(bar: &mut Option<(&'static str, Bar)>, progress: Option<SyncProgress>, manner: Manner) {
-    let Some(progress) = progress else { return };
-    let what = match progress.action.name() {
-        "recover" => "recovery",
-        other => other,
-    };
-    if bar.as_ref().is_none_or(|(shown, _)| *shown != what) {
-        if manner.verbose {
-            manner.hint(&format!("RebuildStarted: {what}"));
-        }
-        *bar = Some((what, Bar::new(what, progress.total, manner.quiet)));
-    }
-    if let Some((_, bar)) = bar {
-        bar.set(progress.done);
-    }
-}
-
-fn event_line(event: Event, manner: Manner, names: &[(crate::block::DeviceId, String)]) -> Option<String> {
-    let name = |device| {
-        let known = names.iter().find(|(of, _)| *of == device);
-        known.map_or_else(|| String::from("a disk"), |(_, name)| name.clone())
-    };
-    Some(match event {
-        Event::Fail(device) => format!("Fail: {}", name(device)),
-        Event::FailSpare(device) => format!("FailSpare: {}", name(device)),
-        Event::RebuildStarted(device) if manner.verbose => format!("filling {}", name(device)),
-        Event::SpareActive(device) => format!("SpareActive: {}", name(device)),
-        Event::BadBlocks(device, extent) => {
-            format!("bad blocks: {} sectors at {} of {}", extent.length.0, extent.start.0, name(device))
-        }
-        Event::Corrected(device, extent) => {
-            format!("read error corrected: {} sectors at {} of {}", extent.length.0, extent.start.0, name(device))
+        Event::Corrected(_, extent) => {
+            format!("read error corrected: {} sectors at {} of {name}", extent.length.0, extent.start.0)
         }
         Event::ArrayFailed => String::from("the array has failed: more disks are gone than the level tolerates"),
-        Event::RebuildFinished if manner.verbose => String::from("RebuildFinished"),
-        Event::RebuildStarted(_) | Event::RebuildFinished => return None,
-    })
+        Event::RebuildFinished => String::from("RebuildFinished"),
+    }
 }

@@ -1,5 +1,6 @@
 //! `serve`: the volume for other programs, until Ctrl-C.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use clap::Args;
 use signal_hook::consts::SIGCHLD;
 
 use super::run::{self, stop_flag};
+use super::serving::Serving;
 use super::{Failure, LabArg, Manner, Outcome};
 use crate::block::Bank;
 use crate::export::nbd::{Endpoint, EndpointError, Export, Listener, Server};
@@ -29,6 +31,9 @@ pub struct ServeArgs {
     /// Serve while a shell command runs, which finds $uri, $unixsocket, $port and $exportname; end with its exit code
     #[arg(long, value_name = "CMD")]
     run: Option<String>,
+    /// Call this program with each event, the lab and, where it is about one, the disk, as mdadm's PROGRAM
+    #[arg(long, value_name = "CMD")]
+    hook: Option<OsString>,
     /// Let other computers in: whoever reaches the address can read and write everything
     #[arg(long)]
     listen_public: bool,
@@ -55,16 +60,33 @@ pub fn run(args: &ServeArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     }
     let stop = stop_flag();
     let mut stack = run::open(&args.lab.lab, OpenOptions::default(), manner)?;
-    let outcome = serve(args, &mut stack, &stop, manner, out);
-    let flushed = stack.flush();
-    stack.stop_in_place();
-    run::tell(&mut stack, manner);
-    let code = outcome?;
-    flushed.map_err(|error| Failure::lost(format!("cannot flush the volume: {error}")))?;
-    Ok(code)
+    match serve(args, &mut stack, &stop, manner, out) {
+        // Nobody was served yet: the array is put back as it was.
+        Err(NotServed(failure)) => {
+            stack.stop();
+            Err(failure)
+        }
+        Ok(outcome) => outcome,
+    }
 }
 
-fn serve(args: &ServeArgs, stack: &mut Stack, stop: &AtomicBool, manner: Manner, out: &mut impl Write) -> Outcome {
+/// It failed before the array had users.
+struct NotServed(Failure);
+
+impl<E: Into<Failure>> From<E> for NotServed {
+    fn from(error: E) -> NotServed {
+        NotServed(error.into())
+    }
+}
+
+fn serve(
+    args: &ServeArgs,
+    stack: &mut Stack,
+    stop: &AtomicBool,
+    manner: Manner,
+    out: &mut impl Write,
+) -> Result<Outcome, NotServed> {
+    let serving = Serving::begin(stack, args.hook.clone(), manner)?;
     let listeners = listen(args)?;
     let first = listeners.first().expect("there is a default");
     let export = export_of(args, stack);
@@ -79,14 +101,11 @@ fn serve(args: &ServeArgs, stack: &mut Stack, stop: &AtomicBool, manner: Manner,
         }
     };
     let mut server = Server::new(export, listeners);
-    let names = run::names_of(stack);
-    let served = stack.reactor.serve(VOLUME, &mut [&mut server], |array| {
-        run::tell_events(array, &names, manner);
-        stop.load(Ordering::Relaxed) || captive.as_mut().is_some_and(Captive::has_ended)
-    });
-    let ended = captive.map(Captive::end);
-    served.map_err(|error| Failure::cannot(format!("cannot wait for clients: {error}")))?;
-    Ok(ended.unwrap_or(0))
+    let ended = serving
+        .run(stack, &mut server, || stop.load(Ordering::Relaxed) || captive.as_mut().is_some_and(Captive::has_ended));
+    drop(server);
+    let code = captive.map(Captive::end);
+    Ok(ended.map(|_| code.unwrap_or(0)))
 }
 
 /// What was asked for, or was handed over by whoever started this, or else a socket in the lab.

@@ -1,10 +1,14 @@
 //! `set`: a lab's settings.
 
+use std::io::Write;
+
 use clap::Args;
 
-use super::{Failure, LabArg, Outcome, disk_name};
+use super::job::through;
+use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::config::Cache;
-use crate::stack::Lab;
+use crate::control::{Client, Command};
+use crate::stack::{Lab, LabConfig, Stack};
 
 /// Arguments of `set`.
 #[derive(Args, Debug)]
@@ -18,16 +22,41 @@ pub struct SetArgs {
 }
 
 /// Runs `set`.
-pub fn run(args: &SetArgs) -> Outcome {
-    let mut lab = Lab::open(&args.lab.lab)?;
-    for setting in &args.settings {
+pub fn run(args: &SetArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    let lab = &args.lab.lab;
+    if let Some(client) = Client::find(lab)? {
+        return through(client, lab, &Command::Set { settings: args.settings.clone() }, false, manner, out);
+    }
+    let mut lab = Lab::open(lab)?;
+    apply(&mut lab.config, &args.settings)?;
+    lab.save()?;
+    Ok(0)
+}
+
+/// Changes the settings of a lab that runs.
+pub fn on(stack: &mut Stack, settings: &[String]) -> Result<(), Failure> {
+    let mut config = stack.lab.config.clone();
+    apply(&mut config, settings)?;
+    if config.disks != stack.lab.config.disks {
+        return Err(Failure::cannot(
+            "a disk's cache can be changed while the lab is at rest: `raidlab stop` it first; nothing was changed",
+        ));
+    }
+    stack.lab.config = config;
+    stack.lab.save()?;
+    stack.obey_speed_limits();
+    Ok(())
+}
+
+fn apply(config: &mut LabConfig, settings: &[String]) -> Result<(), Failure> {
+    for setting in settings {
         let Some((key, value)) = setting.split_once('=') else {
             return Err(Failure::usage(format!(
                 "{setting:?} is not KEY=VALUE: type something like sync_speed_max=200000"
             )));
         };
         if let Some(disk) = key.strip_suffix(".cache") {
-            set_cache(&mut lab, disk, value)?;
+            set_cache(config, disk, value)?;
             continue;
         }
         let speed: u64 = value
@@ -36,8 +65,8 @@ pub fn run(args: &SetArgs) -> Outcome {
             .filter(|speed| *speed > 0)
             .ok_or_else(|| Failure::usage(format!("{value:?} is not a speed: give KiB/s, 1 or more")))?;
         match key {
-            "sync_speed_min" => lab.config.sync.speed_min = speed,
-            "sync_speed_max" => lab.config.sync.speed_max = speed,
+            "sync_speed_min" => config.sync.speed_min = speed,
+            "sync_speed_max" => config.sync.speed_max = speed,
             _ => {
                 return Err(Failure::usage(format!(
                     "{key:?} is no setting: there are sync_speed_min, sync_speed_max and DISK.cache"
@@ -45,25 +74,24 @@ pub fn run(args: &SetArgs) -> Outcome {
             }
         }
     }
-    let sync = lab.config.sync;
+    let sync = config.sync;
     if sync.speed_min > sync.speed_max {
         return Err(Failure::usage(format!(
             "sync_speed_min {} is above sync_speed_max {}: set both",
             sync.speed_min, sync.speed_max
         )));
     }
-    lab.save()?;
-    Ok(0)
+    Ok(())
 }
 
-fn set_cache(lab: &mut Lab, disk: &str, value: &str) -> Result<(), Failure> {
+fn set_cache(config: &mut LabConfig, disk: &str, value: &str) -> Result<(), Failure> {
     let cache = Cache::named(value)
         .ok_or_else(|| Failure::usage(format!("{value:?} is not what a cache can be: through or volatile")))?;
     let name = disk_name(disk);
-    match lab.config.disks.iter_mut().find(|disk| disk.name == name) {
+    match config.disks.iter_mut().find(|disk| disk.name == name) {
         Some(disk) => disk.cache = cache,
         None => {
-            let names: Vec<&str> = lab.config.disks.iter().map(|disk| disk.name.as_str()).collect();
+            let names: Vec<&str> = config.disks.iter().map(|disk| disk.name.as_str()).collect();
             return Err(Failure::usage(format!("the lab has no {name}: it has {}", names.join(", "))));
         }
     }

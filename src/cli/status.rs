@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::output::{is_utf8, plain};
+use super::job::{Say, through};
+use super::output::{is_utf8, plain_on};
 use super::scrub::LastScrub;
-use super::{Failure, Outcome};
+use super::{Failure, Manner, Outcome};
 use crate::config::Cache;
+use crate::control::{Client, Command, StatusForm};
 use crate::disk::UringBank;
 use crate::raid::assemble::{AssembleError, Assembly, Remark};
 use crate::raid::geometry::Geometry;
 use crate::raid::level::{Layout, Level};
 use crate::raid::member::{Member, Members, Place};
 use crate::raid::superblock::{MemberRole, ResyncOffset, Superblock};
-use crate::stack::{LabDisk, Look, StackError, troubles};
+use crate::raid::sync::SyncAction;
+use crate::stack::{LabConfig, LabDisk, Look, Stack, StackError, troubles};
 
 /// Arguments of `status`.
 #[derive(Args, Debug)]
@@ -110,6 +113,9 @@ struct Status {
     seats: Vec<bool>,
     #[serde(skip)]
     last_scrub: Option<LastScrub>,
+    /// In the process that says this.
+    #[serde(skip)]
+    is_running: bool,
 }
 
 /// `1.5 GiB`.
@@ -128,24 +134,181 @@ pub fn human(bytes: u64) -> String {
     }
 }
 
-/// Runs `status`.
-pub fn run(args: &StatusArgs, out: &mut impl Write) -> Outcome {
-    let look = Look::at(&args.lab)?;
-    let status = status_of(&look, &args.lab)?;
-    if args.json {
-        serde_json::to_writer_pretty(&mut *out, &status).map_err(std::io::Error::from)?;
-        writeln!(out)?;
-    } else if args.mdstat {
-        write_mdstat(&status, out)?;
-    } else {
-        write_screen(&status, &args.lab, out)?;
+/// `1h02m`, `3m20s`, `7s`.
+fn human_time(seconds: u64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, seconds) => format!("{seconds}s"),
+        (0, minutes, seconds) => format!("{minutes}m{seconds:02}s"),
+        (hours, minutes, _) => format!("{hours}h{minutes:02}m"),
     }
-    Ok(match status.state {
-        _ if !args.test => 0,
-        State::Clean | State::Active | State::Resyncing => 0,
-        State::Degraded | State::Recovering => 1,
-        State::Failed => 2,
+}
+
+/// Runs `status`.
+pub fn run(args: &StatusArgs, manner: Manner, out: &mut impl Write) -> Outcome {
+    let form = match (args.json, args.mdstat) {
+        (true, _) => StatusForm::Json,
+        (_, true) => StatusForm::Mdstat,
+        _ => StatusForm::Screen,
+    };
+    let utf8 = is_utf8();
+    if let Some(client) = Client::find(&args.lab)? {
+        return through(client, &args.lab, &Command::Status { form, test: args.test, utf8 }, false, manner, out);
+    }
+    let status = status_of(&Look::at(&args.lab)?, &args.lab)?;
+    status.write(form, &args.lab, utf8, out)?;
+    Ok(status.code(args.test))
+}
+
+/// What `status` says of an array that runs here.
+pub fn of_running(stack: &Stack, lab: &Path, form: StatusForm, test: bool, utf8: bool, say: &mut dyn Say) -> Outcome {
+    let status = running_status(stack)?;
+    let mut text = Vec::new();
+    status.write(form, lab, utf8, &mut text)?;
+    String::from_utf8_lossy(&text).lines().for_each(|line| say.line(line));
+    Ok(status.code(test))
+}
+
+impl Status {
+    fn write(&self, form: StatusForm, lab: &Path, utf8: bool, out: &mut impl Write) -> std::io::Result<()> {
+        match form {
+            StatusForm::Json => {
+                serde_json::to_writer_pretty(&mut *out, self)?;
+                writeln!(out)
+            }
+            StatusForm::Mdstat => write_mdstat(self, utf8, out),
+            StatusForm::Screen => write_screen(self, lab, utf8, out),
+        }
+    }
+
+    /// The exit code; with `test`, that of `mdadm --detail --test`.
+    fn code(&self, test: bool) -> u8 {
+        match self.state {
+            _ if !test => 0,
+            State::Clean | State::Active | State::Resyncing => 0,
+            State::Degraded | State::Recovering => 1,
+            State::Failed => 2,
+        }
+    }
+}
+
+/// What is the same for an array at rest and one that runs.
+fn outline(superblock: &Superblock, config: &LabConfig, lab: &Path) -> Result<Status, Failure> {
+    let level = Level::from_md(superblock.level).map_err(|error| Failure::cannot(error.to_string()))?;
+    let number = if level == Level::Raid0 && !superblock.raid0_layout { 0 } else { superblock.layout };
+    let layout = Layout::from_md(level, number).map_err(|error| Failure::cannot(error.to_string()))?;
+    let raid_disks = superblock.raid_disks as usize;
+    let last_scrub = LastScrub::of(lab);
+    let backend = match (config.disks.first().and_then(|disk| disk.overlay.as_ref()), config.backend) {
+        (Some(_), _) => String::from("overlay"),
+        (None, crate::config::Backend::Uring) => match UringBank::available() {
+            Ok(()) => String::from("uring"),
+            Err(why) => format!("file ({why})"),
+        },
+        (None, backend) => backend.name().to_owned(),
+    };
+    Ok(Status {
+        schema: "raidlab-status/v1",
+        name: superblock.set_name.to_string(),
+        uuid: superblock.set_uuid.to_string(),
+        level: level.to_string(),
+        layout: (layout != Layout::None).then(|| layout.to_string()),
+        chunk_bytes: (superblock.chunk.0 > 0).then(|| superblock.chunk.bytes()),
+        size_bytes: None,
+        state: State::Failed,
+        degraded: raid_disks,
+        members: Vec::new(),
+        sync: SyncStatus { action: "idle", percent: None, rate: None, eta: None },
+        mismatch_cnt: last_scrub.as_ref().map_or(0, |last| last.mismatch_cnt),
+        backend,
+        in_use: false,
+        problem: None,
+        raid_disks,
+        level_number: level,
+        layout_number: layout,
+        seats: vec![false; raid_disks],
+        last_scrub,
+        is_running: false,
     })
+}
+
+/// The state of an array that runs in this process.
+fn running_status(stack: &Stack) -> Result<Status, Failure> {
+    let (array, lab) = (stack.array(), &stack.lab);
+    let members = array.members();
+    let known = members.iter().find(|member| member.place != Place::Faulty).or_else(|| members.iter().next());
+    let Some(known) = known else { return Err(Failure::lost("the array has no member left")) };
+    let mut status = outline(&known.superblock, &lab.config, &lab.directory)?;
+    status.is_running = true;
+    status.in_use = true;
+    status.size_bytes = Some(array.geometry().capacity().bytes());
+    for (slot, seat) in members.seats().iter().enumerate() {
+        status.seats[slot] = seat.member.and_then(|device| members.get(device)).is_some_and(Member::is_in_sync);
+    }
+    status.degraded = status.seats.iter().filter(|in_sync| !**in_sync).count();
+    status.members = stack
+        .disks
+        .iter()
+        .map(|disk| match disk.device.and_then(|device| members.get(device)) {
+            Some(member) => {
+                let events = match member.place {
+                    Place::Faulty => member.superblock.events,
+                    _ => array.events_count(),
+                };
+                MemberStatus { events: Some(events), ..member_status(disk, member) }
+            }
+            None => absent(disk),
+        })
+        .collect();
+    note_caches(&mut status, &lab.config);
+    let progress = array.sync_progress();
+    let action = progress.map_or(SyncAction::Idle, |progress| progress.action);
+    status.state = match action {
+        _ if array.is_failed() => State::Failed,
+        SyncAction::Recover => State::Recovering,
+        _ if status.degraded > 0 => State::Degraded,
+        SyncAction::Resync => State::Resyncing,
+        _ if array.is_marked_clean() => State::Clean,
+        _ => State::Active,
+    };
+    if let Some(progress) = progress.filter(|_| status.state != State::Failed) {
+        let percent = 100.0 * progress.done.0 as f64 / progress.total.0.max(1) as f64;
+        let eta = progress.eta.map(|eta| eta.as_secs());
+        status.sync = SyncStatus { action: action.name(), percent: Some(percent), rate: Some(progress.rate), eta };
+    }
+    if array.is_scrubbing() {
+        status.mismatch_cnt = array.scrub_report().mismatch_sectors;
+    }
+    if array.is_sync_blocked() {
+        status.problem = Some(String::from(
+            "part of the array stays without redundancy: its parity was never made to agree with the data since a crash",
+        ));
+    }
+    if status.state == State::Failed {
+        status.problem = Some(String::from(
+            "more disks are gone than the level tolerates: bring them back, then stop the lab and start it again",
+        ));
+    }
+    Ok(status)
+}
+
+/// A disk that takes no part.
+fn absent(disk: &LabDisk) -> MemberStatus {
+    MemberStatus {
+        disk: disk.name.clone(),
+        slot: None,
+        state: "missing",
+        events: None,
+        errors: MemberErrors::default(),
+        cache: None,
+        note: disk.trouble.clone(),
+    }
+}
+
+fn note_caches(status: &mut Status, config: &LabConfig) {
+    for member in &mut status.members {
+        let disk = config.disks.iter().find(|disk| disk.name == member.disk);
+        member.cache = disk.filter(|disk| disk.cache == Cache::Volatile).map(|disk| disk.cache.name());
+    }
 }
 
 fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
@@ -161,41 +324,8 @@ fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
             )),
         });
     };
-    let level = Level::from_md(newest.level).map_err(|error| Failure::cannot(error.to_string()))?;
-    let number = if level == Level::Raid0 && !newest.raid0_layout { 0 } else { newest.layout };
-    let layout = Layout::from_md(level, number).map_err(|error| Failure::cannot(error.to_string()))?;
-    let raid_disks = newest.raid_disks as usize;
-    let last_scrub = LastScrub::of(lab);
-    let backend = match (look.config.disks.first().and_then(|disk| disk.overlay.as_ref()), look.config.backend) {
-        (Some(_), _) => String::from("overlay"),
-        (None, crate::config::Backend::Uring) => match UringBank::available() {
-            Ok(()) => String::from("uring"),
-            Err(why) => format!("file ({why})"),
-        },
-        (None, backend) => backend.name().to_owned(),
-    };
-    let mut status = Status {
-        schema: "raidlab-status/v1",
-        name: newest.set_name.to_string(),
-        uuid: newest.set_uuid.to_string(),
-        level: level.to_string(),
-        layout: (layout != Layout::None).then(|| layout.to_string()),
-        chunk_bytes: (newest.chunk.0 > 0).then(|| newest.chunk.bytes()),
-        size_bytes: None,
-        state: State::Failed,
-        degraded: raid_disks,
-        members: Vec::new(),
-        sync: SyncStatus { action: "idle", percent: None, rate: None, eta: None },
-        mismatch_cnt: last_scrub.as_ref().map_or(0, |last| last.mismatch_cnt),
-        backend,
-        in_use: look.in_use,
-        problem: None,
-        raid_disks,
-        level_number: level,
-        layout_number: layout,
-        seats: vec![false; raid_disks],
-        last_scrub,
-    };
+    let mut status = outline(newest, &look.config, lab)?;
+    status.in_use = look.in_use;
     match &look.assembly {
         Ok(assembly) => describe(&mut status, look, assembly),
         Err(error) => {
@@ -206,9 +336,7 @@ fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
             status.members = look.disks.iter().map(|disk| found_on(disk, look, newest)).collect();
         }
     }
-    for (member, disk) in status.members.iter_mut().zip(&look.config.disks) {
-        member.cache = (disk.cache == Cache::Volatile).then(|| disk.cache.name());
-    }
+    note_caches(&mut status, &look.config);
     Ok(status)
 }
 
@@ -314,6 +442,10 @@ fn action_sentence(status: &Status, lab: &Path) -> String {
             None => String::from("bring missing disks back"),
         },
         State::Recovering if status.in_use => String::from("none, a disk is being filled"),
+        State::Resyncing if status.is_running => String::from("none, parity is made to agree with the data"),
+        State::Degraded if status.is_running && status.members.iter().any(|member| member.state == "spare") => {
+            String::from("none, a spare takes the place of the disk that is missing")
+        }
         State::Recovering => format!("`raidlab wait {lab}` goes on filling the disk"),
         State::Resyncing => format!("not stopped cleanly: `raidlab wait {lab}` resyncs"),
         State::Degraded if status.members.iter().any(|member| member.state == "spare") => {
@@ -329,11 +461,11 @@ fn action_sentence(status: &Status, lab: &Path) -> String {
     }
 }
 
-fn write_screen(status: &Status, lab: &Path, out: &mut impl Write) -> std::io::Result<()> {
+fn write_screen(status: &Status, lab: &Path, utf8: bool, out: &mut impl Write) -> std::io::Result<()> {
     let chunk = status.chunk_bytes.map(|chunk| format!(", chunk {}", human(chunk))).unwrap_or_default();
     let layout = status.layout.as_ref().map(|layout| format!(", {layout}")).unwrap_or_default();
     let size = status.size_bytes.map(|size| format!(", {}", human(size))).unwrap_or_default();
-    writeln!(out, "  array: {}   {}{chunk}{layout}{size}", plain(&status.name), status.level)?;
+    writeln!(out, "  array: {}   {}{chunk}{layout}{size}", plain_on(&status.name, utf8), status.level)?;
     let word = match status.state {
         State::Clean => "clean",
         State::Active => "active",
@@ -343,14 +475,17 @@ fn write_screen(status: &Status, lab: &Path, out: &mut impl Write) -> std::io::R
         State::Failed => "FAILED",
     };
     let word = if status.state == State::Recovering && status.degraded == 0 { "replacing" } else { word };
-    let in_use = if status.in_use { " (open in another process; as last written)" } else { "" };
+    let in_use = if status.in_use && !status.is_running { " (open in another process; as last written)" } else { "" };
     writeln!(out, "  state: {word}{in_use}")?;
     writeln!(out, " action: {}", action_sentence(status, lab))?;
     if let Some(problem) = status.problem.as_ref().filter(|_| status.state != State::Failed) {
         writeln!(out, "   note: {problem}")?;
     }
     if let Some(percent) = status.sync.percent {
-        writeln!(out, "   scan: {} {} {percent:.1}%", status.sync.action, gauge(percent))?;
+        let rate = status.sync.rate.filter(|rate| *rate > 0).map(|rate| format!("  {}/s", human(rate)));
+        let eta = status.sync.eta.map(|eta| format!("  {} left", human_time(eta)));
+        let (rate, eta) = (rate.unwrap_or_default(), eta.unwrap_or_default());
+        writeln!(out, "   scan: {} {} {percent:.1}%{rate}{eta}", status.sync.action, gauge(percent, utf8))?;
     }
     if let Some(last) = &status.last_scrub {
         let at = last.position.map(|at| format!(", interrupted at byte {at}")).unwrap_or_default();
@@ -375,10 +510,10 @@ fn write_screen(status: &Status, lab: &Path, out: &mut impl Write) -> std::io::R
     Ok(())
 }
 
-fn gauge(percent: f64) -> String {
+fn gauge(percent: f64, utf8: bool) -> String {
     let width = 20;
     let full = ((percent / 100.0 * f64::from(width)) as usize).min(width as usize);
-    let (done, left) = if is_utf8() { ("█", "·") } else { ("=", ".") };
+    let (done, left) = if utf8 { ("█", "·") } else { ("=", ".") };
     format!("[{}{}]", done.repeat(full), left.repeat(width as usize - full))
 }
 
@@ -390,10 +525,10 @@ fn marks(status: &Status) -> String {
 }
 
 /// As the kernel prints it, one array.
-fn write_mdstat(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
+fn write_mdstat(status: &Status, utf8: bool, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "Personalities : [{}]", status.level)?;
     let active = if status.state == State::Failed { "inactive" } else { "active" };
-    write!(out, "{} : {active} {}", plain(&status.name.replace(char::is_whitespace, "_")), status.level)?;
+    write!(out, "{} : {active} {}", plain_on(&status.name.replace(char::is_whitespace, "_"), utf8), status.level)?;
     for member in status.members.iter().rev().filter(|member| member.state != "missing") {
         let mark = match member.state {
             "faulty" => "(F)",
@@ -430,7 +565,7 @@ fn write_mdstat(status: &Status, out: &mut impl Write) -> std::io::Result<()> {
         writeln!(out, " {}", marks(status))?;
     }
     if let Some(percent) = status.sync.percent {
-        let word = if status.sync.action == "recover" { "recovery" } else { "resync" };
+        let word = if status.sync.action == "recover" { "recovery" } else { status.sync.action };
         let full = (percent / 5.0) as usize;
         writeln!(out, "      [{}>{}]  {word} = {percent:.1}%", "=".repeat(full), ".".repeat(20 - full.min(20)))?;
     }

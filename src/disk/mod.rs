@@ -30,7 +30,7 @@ pub use fault::{
 pub(crate) use fault::{DurationText, duration};
 pub use file::FileBank;
 pub use image::{Image, ImageError, ImageOptions, Space};
-pub use locked::{LockedFile, Sharing};
+pub use locked::{Holder, LockedFile, Sharing};
 pub use mem::MemBank;
 pub use mmap::MmapBank;
 pub use nbd::{NbdBank, NbdDiskError, NbdOptions};

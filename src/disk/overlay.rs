@@ -50,7 +50,9 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{LockedFile, Sharing};
-use crate::block::{Bank, Completion, DeviceId, Durability, Instant, IoError, Limits, Op, Request, SECTOR_BYTES};
+use crate::block::{
+    Bank, Completion, DeviceId, Durability, Instant, IoError, Limits, Op, Request, SECTOR_BYTES, Sectors,
+};
 use format::{Fingerprint, Header, HeaderFault, LOG_BYTES, Purpose};
 use shadow::{LoadError, Shadow};
 use store::{Source, Store};
@@ -59,8 +61,14 @@ use store::{Source, Store};
 /// carried out when they are submitted; `poll` hands the completions over.
 #[derive(Default)]
 pub struct OverlayBank {
-    disks: Vec<Shadow<LockedFile, LockedFile>>,
+    disks: Vec<Overlaid>,
     done: Vec<(DeviceId, Completion)>,
+}
+
+struct Overlaid {
+    capacity: Sectors,
+    /// None once it is closed.
+    shadow: Option<Shadow<LockedFile, LockedFile>>,
 }
 
 /// What an overlay holds.
@@ -213,8 +221,17 @@ impl OverlayBank {
         recognise(&source, original, &header, overlay)?;
         let mut shadow = Shadow::load(source, store).map_err(|error| error.of(overlay))?;
         shadow.settle().map_err(io_error("write", overlay))?;
-        self.disks.push(shadow);
-        Ok(DeviceId(self.disks.len() as u32 - 1))
+        Ok(self.push(shadow))
+    }
+
+    /// Lets go of original and overlay; requests that come later fail.
+    pub fn close(&mut self, device: DeviceId) {
+        self.disks[device.0 as usize].shadow = None;
+    }
+
+    fn push(&mut self, shadow: Shadow<LockedFile, LockedFile>) -> DeviceId {
+        self.disks.push(Overlaid { capacity: shadow.capacity(), shadow: Some(shadow) });
+        DeviceId(self.disks.len() as u32 - 1)
     }
 
     /// Adds a disk to be read only, while others read it too. The overlay, which must be there, does not change.
@@ -223,25 +240,28 @@ impl OverlayBank {
         let store = File::open(overlay).map_err(io_error("open", overlay))?;
         let store = lock(store, Sharing::Shared, overlay)?;
         recognise(&source, original, &header_of(&store, overlay)?, overlay)?;
-        self.disks.push(Shadow::load(source, store).map_err(|error| error.of(overlay))?);
-        Ok(DeviceId(self.disks.len() as u32 - 1))
+        let shadow = Shadow::load(source, store).map_err(|error| error.of(overlay))?;
+        Ok(self.push(shadow))
     }
 
-    /// What the overlay of `device` holds by now.
+    /// What the overlay of `device`, which was not closed, holds by now.
     pub fn status(&self, device: DeviceId) -> OverlayStatus {
-        status_of(&self.disks[device.0 as usize], Purpose::Keep)
+        let shadow = self.disks[device.0 as usize].shadow.as_ref().expect("it is open");
+        status_of(shadow, Purpose::Keep)
     }
 }
 
 impl Bank for OverlayBank {
     fn limits(&self, device: DeviceId) -> Limits {
-        Limits::of_disk(self.disks[device.0 as usize].capacity())
+        Limits::of_disk(self.disks[device.0 as usize].capacity)
     }
 
     fn submit(&mut self, device: DeviceId, mut request: Request, _now: Instant) {
-        let result = match self.limits(device).refuse(&request) {
-            Some(error) => Err(error),
-            None => carry_out(&mut self.disks[device.0 as usize], &mut request),
+        let refused = self.limits(device).refuse(&request);
+        let result = match (refused, &mut self.disks[device.0 as usize].shadow) {
+            (Some(error), _) => Err(error),
+            (None, Some(shadow)) => carry_out(shadow, &mut request),
+            (None, None) => Err(IoError::Offline),
         };
         self.done.push((device, request.complete(result)));
     }
@@ -707,7 +727,7 @@ mod tests {
         let (mut bank, device) = lab.open().unwrap();
         write(&mut bank, device, 0, &[1; 512]);
         assert_eq!(read(&mut bank, device, 0, 2), [[1; 512], [0xee; 512]].concat());
-        let flags = rustix::fs::fcntl_getfl(bank.disks[0].original()).unwrap();
+        let flags = rustix::fs::fcntl_getfl(bank.disks[0].shadow.as_ref().unwrap().original()).unwrap();
         assert_eq!(flags & rustix::fs::OFlags::ACCMODE, rustix::fs::OFlags::RDONLY);
     }
 }

@@ -159,6 +159,11 @@ impl<B: Bank> Array<B> {
         self.control.degraded()
     }
 
+    /// Whether the members are marked clean: a crash now would leave no redundancy in doubt.
+    pub fn is_marked_clean(&self) -> bool {
+        self.control.is_clean()
+    }
+
     /// What happened since the last call.
     pub fn drain_events(&mut self) -> Vec<Event> {
         self.control.drain_log()

@@ -536,6 +536,10 @@ impl Control {
         self.mode == Mode::Running && (self.update.is_some() || self.wanted.anything() || self.catching_up)
     }
 
+    pub(super) fn is_clean(&self) -> bool {
+        !self.active
+    }
+
     pub(super) fn writes_inflight(&self) -> u64 {
         self.writes_inflight
     }

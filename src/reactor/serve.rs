@@ -1,4 +1,4 @@
-//! The loop of a stack that is served.
+//! The round of a stack that is served.
 //!
 //! ```text
 //!   wait (spin, then sleep) -> front ends take their turns -> stack is polled -> completions -> turns again, to answer
@@ -80,71 +80,97 @@ impl Patience {
     }
 }
 
-impl<S: Bank + Wakeups + States> Reactor<S> {
-    /// Serves `device` to front ends until `until` says so; it is asked after every turn, may change the stack, and
-    /// returns within a moment. Then the front ends are stopped, and have some seconds to finish. No request of
-    /// [`Reactor::submit`] may be under way.
-    pub fn serve(
-        &mut self,
+/// A stack on its way of being served: who is waited for, and whose request is whose. Whoever owns the stack goes
+/// round: [`Service::turn`], a look at whatever else there is to do, [`Service::wait`].
+pub struct Service {
+    device: DeviceId,
+    epoll: Rc<OwnedFd>,
+    owners: Owners,
+    patience: Patience,
+    events: Vec<epoll::Event>,
+    stop_at: Option<Instant>,
+}
+
+impl Service {
+    /// Begins to serve `device` of a stack to front ends, which are the same, in the same order, in every call that
+    /// follows. No request of [`Reactor::submit`] may be under way.
+    pub fn begin<S: Bank + Wakeups>(
+        reactor: &Reactor<S>,
         device: DeviceId,
         fronts: &mut [&mut dyn FrontEnd],
-        mut until: impl FnMut(&mut S) -> bool,
-    ) -> std::io::Result<()> {
+    ) -> std::io::Result<Service> {
         let epoll = Rc::new(epoll::create(epoll::CreateFlags::CLOEXEC)?);
-        for descriptor in self.stack.wakeups() {
+        for descriptor in reactor.stack.wakeups() {
             epoll::add(&*epoll, descriptor, epoll::EventData::new_u64(u64::from(STACK) << 32), epoll::EventFlags::IN)?;
         }
         for (front, number) in fronts.iter_mut().zip(0..) {
             front.begin(Watcher { epoll: Rc::clone(&epoll), front: number })?;
         }
-        let mut owners = Owners::new();
-        let mut patience = Patience::default();
-        let mut stop_at = None;
-        let mut events = Vec::with_capacity(EVENTS);
-        loop {
-            self.turn(device, fronts, &mut owners);
-            match stop_at {
-                None if until(&mut self.stack) => {
-                    fronts.iter_mut().for_each(|front| front.stop());
-                    stop_at = Some(self.now() + STOP_MAX);
-                }
-                Some(at) if self.now() > at || fronts.iter().all(|front| front.is_stopped()) => break,
-                _ => {}
-            }
-            let deadlines = fronts.iter().map(|front| front.next_deadline());
-            let deadline = deadlines.chain([self.stack.next_deadline()]).flatten().min();
-            self.await_events(&epoll, deadline, &mut patience, &mut events)?;
-            for event in events.drain(..) {
-                let (front, ready) = ready_of(&event);
-                if front != STACK {
-                    fronts[front as usize].ready(ready);
-                }
-            }
+        let events = Vec::with_capacity(EVENTS);
+        Ok(Service { device, epoll, owners: Owners::new(), patience: Patience::default(), events, stop_at: None })
+    }
+
+    /// Turns of all front ends, a poll, and turns again if somebody got something back.
+    pub fn turn<S: Bank + Wakeups + States>(&mut self, reactor: &mut Reactor<S>, fronts: &mut [&mut dyn FrontEnd]) {
+        self.turn_of_fronts(reactor, fronts);
+        if self.complete(reactor, fronts) {
+            self.turn_of_fronts(reactor, fronts);
         }
-        // What is still under way must not be taken for an answer to a later request.
-        while !owners.is_empty() {
-            self.complete(fronts, &mut owners);
-            self.wait(SLEEP_MAX);
+    }
+
+    /// These front ends take no more requests from now on, and have some seconds to finish those they have.
+    pub fn stop<S: Bank + Wakeups>(&mut self, reactor: &Reactor<S>, fronts: &mut [&mut dyn FrontEnd]) {
+        if self.stop_at.is_none() {
+            fronts.iter_mut().for_each(|front| front.stop());
+            self.stop_at = Some(reactor.now() + STOP_MAX);
+        }
+    }
+
+    /// Whether it was stopped, and these front ends have finished or had their time.
+    pub fn is_over<S: Bank + Wakeups>(&self, reactor: &Reactor<S>, fronts: &[&mut dyn FrontEnd]) -> bool {
+        self.stop_at.is_some_and(|at| reactor.now() > at || fronts.iter().all(|front| front.is_stopped()))
+    }
+
+    /// Waits until there is something to do, a moment at the longest.
+    pub fn wait<S: Bank + Wakeups>(
+        &mut self,
+        reactor: &Reactor<S>,
+        fronts: &mut [&mut dyn FrontEnd],
+    ) -> std::io::Result<()> {
+        let deadlines = fronts.iter().map(|front| front.next_deadline());
+        let deadline = deadlines.chain([reactor.stack.next_deadline()]).flatten().min();
+        self.await_events(reactor, deadline)?;
+        for event in self.events.drain(..) {
+            let (front, ready) = ready_of(&event);
+            if front != STACK {
+                fronts[front as usize].ready(ready);
+            }
         }
         Ok(())
     }
 
+    /// Ends it: what is still under way must not be taken for an answer to a later request.
+    pub fn end<S: Bank + Wakeups>(mut self, reactor: &mut Reactor<S>, fronts: &mut [&mut dyn FrontEnd]) {
+        while !self.owners.is_empty() {
+            self.complete(reactor, fronts);
+            reactor.wait(SLEEP_MAX);
+        }
+    }
+
     /// Gives the events there are, once there are any or `deadline` has passed; looks a while, then sleeps.
-    fn await_events(
-        &self,
-        epoll: &OwnedFd,
+    fn await_events<S: Bank + Wakeups>(
+        &mut self,
+        reactor: &Reactor<S>,
         deadline: Option<Instant>,
-        patience: &mut Patience,
-        events: &mut Vec<epoll::Event>,
     ) -> std::io::Result<()> {
-        let began = self.now();
+        let began = reactor.now();
         let due = deadline.unwrap_or(Instant(u64::MAX)).min(began + SLEEP_MAX);
         let mut now = began;
         loop {
-            let is_looking = now.since(began) < patience.spin;
+            let is_looking = now.since(began) < self.patience.spin;
             let sleep = if is_looking { Duration::ZERO } else { due.since(now) };
             let timeout = Timespec { tv_sec: sleep.as_secs() as i64, tv_nsec: i64::from(sleep.subsec_nanos()) };
-            match epoll::wait(epoll, spare_capacity(events), Some(&timeout)) {
+            match epoll::wait(&*self.epoll, spare_capacity(&mut self.events), Some(&timeout)) {
                 // An interrupted sleep is a short one.
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -152,40 +178,37 @@ impl<S: Bank + Wakeups + States> Reactor<S> {
             if due <= began {
                 return Ok(());
             }
-            now = self.now();
-            if !events.is_empty() || !is_looking || due <= now {
-                patience.learn(now.since(began));
+            now = reactor.now();
+            if !self.events.is_empty() || !is_looking || due <= now {
+                self.patience.learn(now.since(began));
                 return Ok(());
             }
         }
     }
 
-    /// Turns of all front ends, a poll, and turns again of those who got something back.
-    fn turn(&mut self, device: DeviceId, fronts: &mut [&mut dyn FrontEnd], owners: &mut Owners) {
-        self.turn_of_fronts(device, fronts, owners);
-        if self.complete(fronts, owners) {
-            self.turn_of_fronts(device, fronts, owners);
-        }
-    }
-
-    fn turn_of_fronts(&mut self, device: DeviceId, fronts: &mut [&mut dyn FrontEnd], owners: &mut Owners) {
-        let now = self.now();
+    fn turn_of_fronts<S: Bank + Wakeups + States>(
+        &mut self,
+        reactor: &mut Reactor<S>,
+        fronts: &mut [&mut dyn FrontEnd],
+    ) {
+        let now = reactor.now();
         for (number, front) in fronts.iter_mut().enumerate() {
-            let mut volume = Volume { stack: &mut self.stack, device, owners, front: number, now };
+            let stack = &mut reactor.stack;
+            let mut volume = Volume { stack, device: self.device, owners: &mut self.owners, front: number, now };
             front.turn(&mut Turn { now, volume: &mut volume });
         }
     }
 
-    fn complete(&mut self, fronts: &mut [&mut dyn FrontEnd], owners: &mut Owners) -> bool {
-        let now = self.now();
-        let mut done = std::mem::take(&mut self.done);
-        self.stack.poll(now, &mut done);
+    fn complete<S: Bank + Wakeups>(&mut self, reactor: &mut Reactor<S>, fronts: &mut [&mut dyn FrontEnd]) -> bool {
+        let now = reactor.now();
+        let mut done = std::mem::take(&mut reactor.done);
+        reactor.stack.poll(now, &mut done);
         let any = !done.is_empty();
         for (_, completion) in done.drain(..) {
-            let (front, ticket) = owners.remove(completion.id.0 as usize);
+            let (front, ticket) = self.owners.remove(completion.id.0 as usize);
             fronts[front].completed(ticket, completion);
         }
-        self.done = done;
+        reactor.done = done;
         any
     }
 }

@@ -72,7 +72,16 @@ fn other_threads_write_and_read_through_handles_until_the_loop_ends() {
     });
 
     let mut reactor = Reactor::new(Flat(bank));
-    reactor.serve(device, &mut [&mut inbox], |_| done.load(Ordering::Acquire)).unwrap();
+    let mut fronts: [&mut dyn FrontEnd; 1] = [&mut inbox];
+    let mut service = Service::begin(&reactor, device, &mut fronts).unwrap();
+    while !service.is_over(&reactor, &fronts) {
+        service.turn(&mut reactor, &mut fronts);
+        if done.load(Ordering::Acquire) {
+            service.stop(&reactor, &mut fronts);
+        }
+        service.wait(&reactor, &mut fronts).unwrap();
+    }
+    service.end(&mut reactor, &mut fronts);
 
     watcher.join().unwrap();
     assert!(inbox.is_stopped());

@@ -3,7 +3,8 @@
 //!
 //! User-mode Linux sets the registers of its processes by `ptrace(PTRACE_SETREGSET, …, NT_X86_XSTATE)` with the
 //! state it knows, up to AVX-512. The host takes the whole state or none of it (`EFAULT`, on which the kernel
-//! panics before its first process runs), so what follows is put back as it was.
+//! panics before its first process runs), so zeros are put behind: no process asks for tiles, as its kernel
+//! knows of none.
 
 #![no_std]
 
@@ -30,6 +31,8 @@ struct State([u8; ROOM]);
 /// Not on the stack: the caller's are those of a kernel, and too small. The kernel has one processor and is not
 /// preempted here.
 static mut STATE: State = State([0; ROOM]);
+/// What the host calls the whole state, in bytes; 0 before it was asked.
+static mut WHOLE: usize = 0;
 
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
@@ -44,14 +47,18 @@ pub unsafe extern "C" fn ptrace(request: c_long, pid: c_int, addr: usize, data: 
     // SAFETY: the next library with this symbol is the C library, whose ptrace this is.
     let next: Ptrace = unsafe { core::mem::transmute(dlsym(RTLD_NEXT, c"ptrace".as_ptr())) };
     if request == PTRACE_SETREGSET && addr == NT_X86_XSTATE {
-        let mut whole = Iovec { base: (&raw mut STATE).cast(), len: ROOM };
-        // SAFETY: with this request `data` is an iovec of the caller's, `whole` is one of ours.
+        // SAFETY: with this request `data` is an iovec of the caller's; `iovec` is one of ours, over STATE.
         unsafe {
             let given = &*data.cast::<Iovec>();
-            let read = next(PTRACE_GETREGSET, pid, addr, (&raw mut whole).cast());
-            if read == 0 && given.len < whole.len && whole.len < ROOM {
-                whole.base.copy_from_nonoverlapping(given.base, given.len);
-                return next(request, pid, addr, (&raw mut whole).cast());
+            let mut iovec = Iovec { base: (&raw mut STATE).cast(), len: ROOM };
+            if WHOLE == 0 && next(PTRACE_GETREGSET, pid, addr, (&raw mut iovec).cast()) == 0 {
+                WHOLE = iovec.len;
+                iovec.base.write_bytes(0, ROOM);
+            }
+            if given.len < WHOLE && WHOLE < ROOM {
+                iovec.len = WHOLE;
+                iovec.base.copy_from_nonoverlapping(given.base, given.len);
+                return next(request, pid, addr, (&raw mut iovec).cast());
             }
         }
     }

@@ -3,18 +3,17 @@
 use std::fmt::{self, Write};
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, accept_with, sockopt};
-use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open, umask};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use thiserror::Error;
 
 use crate::nbd::PORT;
+use crate::reactor::{PrivateSocket, SocketError};
 
 /// A place to listen at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,9 +36,9 @@ pub enum EndpointError {
     /// Somebody listens there.
     #[error("somebody is listening at {0} already")]
     Taken(Endpoint),
-    /// Something is there that is no socket.
-    #[error("{} is there and is no socket: choose another path, or move it away", .0.display())]
-    Occupied(PathBuf),
+    /// The path cannot be listened at.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// It cannot be listened at.
     #[error("cannot listen at {endpoint}: {source}")]
     Listen {
@@ -89,40 +88,39 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// A socket that takes clients. One in the file system is removed with it.
+/// A socket that takes clients. One in the file system is removed with it, if it was made here.
 #[derive(Debug)]
 pub struct Listener {
-    socket: OwnedFd,
+    socket: Socket,
     endpoint: Endpoint,
-    /// It was made here.
-    is_ours: bool,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Private(PrivateSocket),
+    Plain(OwnedFd),
 }
 
 impl Listener {
     /// Listens at an endpoint. A socket that a dead process left is replaced.
     pub fn bind(endpoint: &Endpoint) -> Result<Listener, EndpointError> {
-        let failed = |source| EndpointError::Listen { endpoint: endpoint.clone(), source };
-        let (socket, endpoint) = match endpoint {
+        match endpoint {
             Endpoint::Unix(path) => {
-                let path = std::path::absolute(path).map_err(failed)?;
-                make_room(&path, endpoint)?;
-                // From its first moment on it is its owner's alone.
-                let before = umask(Mode::RWXG | Mode::RWXO | Mode::XUSR);
-                let bound = UnixListener::bind(&path);
-                umask(before);
-                (OwnedFd::from(bound.map_err(failed)?), Endpoint::Unix(path))
+                let socket = PrivateSocket::bind(path)?;
+                let endpoint = Endpoint::Unix(socket.path().to_owned());
+                Ok(Listener { socket: Socket::Private(socket), endpoint })
             }
             Endpoint::Tcp(address) => {
+                let failed = |source| EndpointError::Listen { endpoint: endpoint.clone(), source };
                 let listener = TcpListener::bind(address).map_err(|error| match error.kind() {
                     std::io::ErrorKind::AddrInUse => EndpointError::Taken(endpoint.clone()),
                     _ => failed(error),
                 })?;
+                listener.set_nonblocking(true).map_err(failed)?;
                 let bound = listener.local_addr().map_err(failed)?;
-                (OwnedFd::from(listener), Endpoint::Tcp(bound))
+                Ok(Listener { socket: Socket::Plain(OwnedFd::from(listener)), endpoint: Endpoint::Tcp(bound) })
             }
-        };
-        rustix::io::ioctl_fionbio(&socket, true).map_err(|errno| failed(errno.into()))?;
-        Ok(Listener { socket, endpoint, is_ours: true })
+        }
     }
 
     /// The sockets that whoever started this process listens at for it, by systemd's convention: `LISTEN_PID` is this
@@ -154,7 +152,7 @@ impl Listener {
     /// The next client that waits, if one does.
     pub(super) fn accept(&self) -> std::io::Result<Option<OwnedFd>> {
         let client = loop {
-            match accept_with(&self.socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            match accept_with(self.as_fd(), SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
                 Ok(client) => break client,
                 Err(Errno::AGAIN) => return Ok(None),
                 // It went before it was let in: the next.
@@ -168,21 +166,6 @@ impl Listener {
             let _ = sockopt::set_socket_keepalive(&client, true);
         }
         Ok(Some(client))
-    }
-}
-
-/// Takes what a dead process left out of the way.
-fn make_room(path: &Path, endpoint: &Endpoint) -> Result<(), EndpointError> {
-    let Ok(metadata) = std::fs::symlink_metadata(path) else { return Ok(()) };
-    if !metadata.file_type().is_socket() {
-        return Err(EndpointError::Occupied(path.to_owned()));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-            let failed = |source| EndpointError::Listen { endpoint: endpoint.clone(), source };
-            std::fs::remove_file(path).map_err(failed)
-        }
-        _ => Err(EndpointError::Taken(endpoint.clone())),
     }
 }
 
@@ -201,7 +184,7 @@ fn take_over(this: Pid, descriptor: i32) -> std::io::Result<Listener> {
         }
         _ => Endpoint::Tcp(TcpListener::from(socket.try_clone()?).local_addr()?),
     };
-    Ok(Listener { socket, endpoint, is_ours: false })
+    Ok(Listener { socket: Socket::Plain(socket), endpoint })
 }
 
 /// A path as part of a URI.
@@ -218,17 +201,9 @@ fn percent_encoded(path: &Path) -> String {
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Endpoint::Unix(path) = &self.endpoint
-            && self.is_ours
-        {
-            // Somebody else may have removed it.
-            let _ = std::fs::remove_file(path);
+        match &self.socket {
+            Socket::Private(socket) => socket.as_fd(),
+            Socket::Plain(socket) => socket.as_fd(),
         }
     }
 }
@@ -236,7 +211,6 @@ impl Drop for Listener {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn endpoints_are_typed_as_unix_or_tcp() {
@@ -252,19 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_is_private_replaces_a_dead_one_and_goes_with_its_listener() {
+    fn a_socket_has_a_uri_and_goes_with_its_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a b%");
-        let endpoint = Endpoint::Unix(path.clone());
-        let listener = Listener::bind(&endpoint).unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let listener = Listener::bind(&Endpoint::Unix(path.clone())).unwrap();
         assert!(listener.uri().ends_with("/a%20b%25"), "{}", listener.uri());
-        assert!(matches!(Listener::bind(&endpoint), Err(EndpointError::Taken(_))));
         drop(listener);
         assert!(!path.exists());
-        drop(UnixListener::bind(&path).unwrap());
-        drop(Listener::bind(&endpoint).unwrap());
-        std::fs::write(&path, "mine").unwrap();
-        assert!(matches!(Listener::bind(&endpoint), Err(EndpointError::Occupied(_))));
     }
 }
