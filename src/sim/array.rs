@@ -133,6 +133,17 @@ impl Lab {
         self.array_mut().add(disk, superblock).map(|()| disk)
     }
 
+    /// Fails a disk by order. What carries on in its slot, a replacement that is full but not on record as such, does
+    /// not make that slot whole before it is.
+    pub fn fail(&mut self, disk: DeviceId) -> Result<(), ManageError> {
+        let place = self.array().members().get(disk).map(|member| member.place);
+        self.array_mut().fail(disk)?;
+        if let Some(Place::Slot(slot)) = place {
+            self.whole = self.whole.iter().filter(|whole| *whole != slot.0 as usize).collect();
+        }
+        Ok(())
+    }
+
     /// Puts a disk that was a member back, with what its superblock says.
     pub fn re_add(&mut self, disk: DeviceId) -> Result<(), ManageError> {
         let Some(candidate) = candidate(self.bank(), disk) else {

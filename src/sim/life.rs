@@ -627,7 +627,7 @@ impl<'a> Life<'a> {
         let lab = self.lab.as_mut().expect("a lab is gone only while it is remade");
         count_act(&mut self.report.coverage, lab, act, device);
         match act {
-            Act::Fail(_) if lab.array_mut().fail(device).is_ok() => Done::Harm,
+            Act::Fail(_) if lab.fail(device).is_ok() => Done::Harm,
             Act::Fail(_) => Done::Nothing,
             Act::Remove(_) => {
                 let removed = lab.array_mut().remove(device).is_ok();

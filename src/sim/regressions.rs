@@ -522,6 +522,56 @@ choose = 0
     );
 }
 
+/// slot-1 was whole before it was assembled again, and not any more: the judge held a slot for whole whose member was
+/// failed by order while it was being recorded that its replacement is full; that carries on with what is on record.
+#[test]
+fn raid4_replaced_member_failed_place_lost() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 1
+regime = "unbudgeted"
+
+[array]
+level = "raid4"
+disks = 3
+chunk = 1
+member = 10
+
+[clients]
+depth = 1
+ops = ["flush"]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "add"
+
+[[step]]
+id = 2
+when = "op 0"
+do = "rest"
+
+[[step]]
+id = 3
+when = "op 1"
+do = "replace slot-1"
+
+[[step]]
+id = 4
+when = "26 events after 3"
+do = "fail slot-1"
+
+[crash]
+event = 37
+loss = "drop-all"
+back = false
+then = "recover"
+choose = 0
+"#,
+    );
+}
+
 /// slot-2 was whole before it was assembled again, and not any more: a member that was taken by force wrote its own
 /// superblock, and the others still had it on record as failed. They are told at once now, as mdadm does it.
 #[test]
