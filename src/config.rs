@@ -2,12 +2,15 @@
 //!
 //! What the array *is* stands in its superblocks and is never repeated here.
 
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
+
+use crate::nbd::{NbdUri, UriError};
 
 /// The version of the file that this program writes.
 pub const VERSION: u32 = 1;
@@ -70,14 +73,80 @@ impl Cache {
     }
 }
 
+/// Where a disk keeps its bytes. One string in the file: an NBD URI is known by its scheme, anything else is a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// An image or block device; relative to the lab's directory, in `lab.toml`.
+    File(PathBuf),
+    /// An export of an NBD server.
+    Nbd(NbdUri),
+}
+
+impl Backing {
+    /// What a word names; an error if it is meant as a URI and is none.
+    pub fn named(word: &Path) -> Result<Backing, UriError> {
+        match word.to_str().filter(|text| NbdUri::is_meant(text)) {
+            Some(uri) => uri.parse().map(Backing::Nbd),
+            None => Ok(Backing::File(word.to_owned())),
+        }
+    }
+
+    /// The same, seen from outside of `directory`.
+    pub fn within(&self, directory: &Path) -> Backing {
+        match self {
+            Backing::File(path) => Backing::File(directory.join(path)),
+            Backing::Nbd(uri) => Backing::Nbd(uri.clone()),
+        }
+    }
+
+    /// The image or block device, if it is one.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Backing::File(path) => Some(path),
+            Backing::Nbd(_) => None,
+        }
+    }
+}
+
+impl From<PathBuf> for Backing {
+    fn from(path: PathBuf) -> Backing {
+        Backing::File(path)
+    }
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Backing::File(path) => path.display().fmt(f),
+            Backing::Nbd(uri) => uri.fmt(f),
+        }
+    }
+}
+
+impl Serialize for Backing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Backing::File(path) => path.serialize(serializer),
+            Backing::Nbd(uri) => serializer.collect_str(uri),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Backing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Backing, D::Error> {
+        Backing::named(&PathBuf::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
 /// One disk of the lab.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiskConfig {
     /// `disk-0`, `disk-1`, …
     pub name: String,
-    /// Its image or device; relative to the lab's directory.
-    pub path: PathBuf,
+    /// Where it is.
+    #[serde(rename = "path")]
+    pub backing: Backing,
     /// Where what is written to it is kept, if the original is not to change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overlay: Option<PathBuf>,
@@ -88,8 +157,8 @@ pub struct DiskConfig {
 
 impl DiskConfig {
     /// A disk as most are.
-    pub fn new(name: String, path: PathBuf) -> DiskConfig {
-        DiskConfig { name, path, overlay: None, cache: Cache::Through }
+    pub fn new(name: String, backing: Backing) -> DiskConfig {
+        DiskConfig { name, backing, overlay: None, cache: Cache::Through }
     }
 }
 
@@ -275,8 +344,12 @@ mod tests {
             backend: Backend::Uring,
             sync: SyncConfig { speed_min: 1, speed_max: 2 },
             disks: vec![
-                DiskConfig::new("disk-0".into(), "disk-0.img".into()),
-                DiskConfig { cache: Cache::Volatile, ..DiskConfig::new("disk-1".into(), "disk-1.img".into()) },
+                DiskConfig::new("disk-0".into(), PathBuf::from("disk-0.img").into()),
+                DiskConfig {
+                    cache: Cache::Volatile,
+                    ..DiskConfig::new("disk-1".into(), PathBuf::from("disk-1.img").into())
+                },
+                DiskConfig::new("disk-2".into(), Backing::named(Path::new("nbd://there/disk")).unwrap()),
             ],
             faults: Vec::new(),
         };

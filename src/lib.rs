@@ -19,7 +19,7 @@
 //!            │                                       │
 //!         Volatile (forgets what was not flushed)    │
 //!            │                                       │
-//!   mmap │ file │ uring │ overlay                 SimBank  (volatile caches, power cuts)
+//!   mmap │ file │ uring │ overlay │ nbd           SimBank  (volatile caches, power cuts)
 //! ```
 //!
 //! # Where things are
@@ -28,7 +28,7 @@
 //! |---|---|
 //! | [`block`] | the ground: addresses, payloads, requests, the `Bank` interface |
 //! | [`parity`] | P and Q over byte slices, in every kernel the processor has |
-//! | [`disk`] | leaves: memory, image files, block devices, overlays; faults and volatile caches as layers |
+//! | [`disk`] | leaves: memory, image files, block devices, exports of NBD servers, overlays; faults and volatile caches as layers |
 //! | [`raid`] | geometry, planner, array, control path, background work, md metadata |
 //! | [`config`] | `lab.toml` as types |
 //! | [`stack`] | from a lab's directory to a running stack: the only place that knows all layers |

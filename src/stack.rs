@@ -1,7 +1,8 @@
 //! From a lab's directory to a running stack: the only place that knows all layers.
 //!
 //! ```text
-//!   requests -> Reactor -> Array -> Fault -> Volatile -> Leaf (mmap | file | io_uring | overlay) -> images, devices
+//!   requests -> Reactor -> Array -> Fault -> Volatile -> Leaves ─┬─ Leaf (mmap | file | io_uring | overlay) -> images, devices
+//!                                                                 └─ NbdBank -> exports of servers
 //! ```
 //!
 //! The fault layer is what the array sees of a disk, so a cache that forgets lies below it: a flush that a fault swallows
@@ -10,10 +11,15 @@
 //! A lab is opened by one process at a time, which holds a lock on its directory. Looking at one needs no lock:
 //! superblocks are read as they stand on the disks.
 
+mod bare;
+mod leaves;
+
+pub use bare::BareDisk;
+pub use leaves::Leaves;
+
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,10 +29,10 @@ use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
     SECTOR_BYTES, Sectors, Wakeups,
 };
-use crate::config::{Backend, Cache, Config, ConfigError, DiskConfig};
+use crate::config::{Backend, Backing, Cache, Config, ConfigError, DiskConfig};
 use crate::disk::{
     CACHE_BYTES, CacheLoss, Fault, FaultMisfit, FaultSpec, FileBank, Holder, ImageError, ImageOptions, LockedFile,
-    MmapBank, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
+    MmapBank, NbdDiskError, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
 };
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
@@ -41,9 +47,9 @@ pub type LabConfig = Config<FaultSpec>;
 pub type Volume = Array<Disks>;
 
 /// The disks of a lab, with what is wrong with them.
-pub type Disks = Fault<Volatile<Leaf>>;
+pub type Disks = Fault<Volatile<Leaves>>;
 
-/// The disks of a lab, whatever they are reached by.
+/// Images and devices, whatever they are reached by.
 pub enum Leaf {
     /// Mapped into memory.
     Mmap(MmapBank),
@@ -155,8 +161,19 @@ pub enum StackError {
     /// An overlay cannot be opened.
     #[error(transparent)]
     Overlay(#[from] OverlayError),
+    /// An export cannot be opened.
+    #[error(transparent)]
+    Nbd(#[from] NbdDiskError),
+    /// A disk cannot be opened by itself.
+    #[error("cannot open {backing}: {source}")]
+    Bare {
+        /// Where it is.
+        backing: Box<Backing>,
+        /// Why.
+        source: std::io::Error,
+    },
     /// Some disks have an overlay and some have none.
-    #[error("either all disks of a lab have an overlay or none: see `lab.toml`")]
+    #[error("either all disks of a lab have an overlay or none, and an export never has one: see `lab.toml`")]
     MixedOverlay,
     /// A fault does not fit its disk.
     #[error("{disk}: {source}")]
@@ -191,10 +208,12 @@ pub enum StackError {
         source: ImageError,
     },
     /// The disks do not make an array.
-    #[error("{}", named(error, names))]
+    #[error("{}{}", named(error, names), troubles.iter().map(|trouble| format!("; {trouble}")).collect::<String>())]
     Assemble {
         /// Why not.
         error: AssembleError,
+        /// What is wrong with those that are of no use.
+        troubles: Vec<String>,
         /// The disks' names, by device.
         names: Vec<String>,
     },
@@ -215,8 +234,8 @@ fn named(error: &AssembleError, names: &[String]) -> String {
 pub struct LabDisk {
     /// Its name.
     pub name: String,
-    /// Its image or device.
-    pub path: PathBuf,
+    /// Where it is.
+    pub backing: Backing,
     /// Its device, if it could be opened.
     pub device: Option<DeviceId>,
     /// What is wrong with it, if it is of no use.
@@ -272,7 +291,7 @@ impl Lab {
 
     /// What an image or device says about itself that is not one of the open disks.
     pub fn candidate_at(&self, path: &Path) -> Result<Candidate, CandidateError<std::io::Error>> {
-        read_candidate_plainly(DeviceId(0), &self.path_of(path))
+        read_candidate_plainly(DeviceId(0), &self.path_of(path).into())
     }
 
     fn sync_options(&self) -> SyncOptions {
@@ -316,16 +335,18 @@ impl Stack {
     /// Opens all disks of a lab and starts its array.
     pub fn open(lab: Lab, options: OpenOptions) -> Result<Stack, StackError> {
         let overlays = lab.config.disks.iter().filter(|disk| disk.overlay.is_some()).count();
-        let (mut leaf, fallback) = match overlays {
+        let (leaf, fallback) = match overlays {
             0 => Leaf::new(lab.config.backend)?,
             all if all == lab.config.disks.len() => (Leaf::Overlay(OverlayBank::new()), None),
             _ => return Err(StackError::MixedOverlay),
         };
+        let backend = lab.config.backend;
+        let mut leaves = Leaves::new(leaf).map_err(|source| StackError::Backend { backend, source })?;
         let mut disks = Vec::new();
         for disk in &lab.config.disks {
-            disks.push(open_disk(&lab, &mut leaf, disk)?);
+            disks.push(open_disk(&lab, &mut leaves, disk)?);
         }
-        let mut bank = Volatile::new(leaf);
+        let mut bank = Volatile::new(leaves);
         for (disk, config) in disks.iter().zip(&lab.config.disks) {
             if let (Some(device), Cache::Volatile) = (disk.device, config.cache) {
                 bank.give_cache(device, CACHE_BYTES);
@@ -345,8 +366,11 @@ impl Stack {
             return Err(StackError::NoDisks { lab: lab.directory.clone(), troubles: troubles(&disks) });
         }
         let settings = AssembleOptions { force: options.force, read_only: false, wall_clock: wall_clock() };
-        let assembly =
-            assemble(candidates, settings).map_err(|error| StackError::Assemble { error, names: names_of(&disks) })?;
+        let assembly = assemble(candidates, settings).map_err(|error| StackError::Assemble {
+            error,
+            troubles: troubles(&disks),
+            names: names_of(&disks),
+        })?;
         let sync = if options.unlimited { SyncOptions::UNLIMITED } else { lab.sync_options() };
         let sync = SyncOptions { frozen: options.frozen, ..sync };
         let Assembly { geometry, start, remarks, .. } = assembly;
@@ -370,17 +394,17 @@ impl Stack {
         named.map_or("a disk that was removed", |disk| &disk.name)
     }
 
-    /// Adds an image or device under `name`, to the bank and to `lab.toml`.
-    pub fn attach(&mut self, name: &str, path: &Path) -> Result<DeviceId, StackError> {
-        let full = self.lab.path_of(path);
+    /// Adds a disk under `name`, to the bank and to `lab.toml`.
+    pub fn attach(&mut self, name: &str, backing: &Backing) -> Result<DeviceId, StackError> {
+        let full = backing.within(&self.lab.directory);
         let overlaid = self.lab.config.disks.iter().any(|disk| disk.overlay.is_some());
         let overlay = overlaid.then(|| PathBuf::from(format!("{name}.overlay")));
         let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
         let leaf = self.array_mut().bank_mut().inner_mut().inner_mut();
         let device = leaf.open(&full, overlay_path.as_deref(), false)?;
-        self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), path.to_owned()) });
+        self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), backing.clone()) });
         self.lab.save()?;
-        self.disks.push(LabDisk { name: name.to_owned(), path: full, device: Some(device), trouble: None });
+        self.disks.push(LabDisk { name: name.to_owned(), backing: full, device: Some(device), trouble: None });
         Ok(device)
     }
 
@@ -452,7 +476,7 @@ impl Stack {
         losses
     }
 
-    fn caches_mut(&mut self) -> &mut Volatile<Leaf> {
+    fn caches_mut(&mut self) -> &mut Volatile<Leaves> {
         self.array_mut().bank_mut().inner_mut()
     }
 }
@@ -468,11 +492,11 @@ fn names_of(disks: &[LabDisk]) -> Vec<String> {
     names
 }
 
-fn open_disk(lab: &Lab, leaf: &mut Leaf, disk: &DiskConfig) -> Result<LabDisk, StackError> {
-    let path = lab.path_of(&disk.path);
+fn open_disk(lab: &Lab, leaves: &mut Leaves, disk: &DiskConfig) -> Result<LabDisk, StackError> {
+    let backing = disk.backing.within(&lab.directory);
     let overlay = disk.overlay.as_ref().map(|overlay| lab.path_of(overlay));
-    let mut found = LabDisk { name: disk.name.clone(), path, device: None, trouble: None };
-    match open_when_free(leaf, &found.path, overlay.as_deref()) {
+    let mut found = LabDisk { name: disk.name.clone(), backing, device: None, trouble: None };
+    match open_when_free(leaves, &found.backing, overlay.as_deref()) {
         Ok(device) => found.device = Some(device),
         // A disk that is gone or broken is missing; one that somebody else holds, or that we may not write, must not be
         // worked around.
@@ -493,10 +517,10 @@ const RELEASE_MAX: Duration = Duration::from_secs(1);
 /// Opens an image. One that a killed process had is let go of only when the kernel has carried out what the process's
 /// `io_uring` had begun: until then it must not be touched, and soon it can be.
 #[allow(clippy::disallowed_methods, reason = "there is no file descriptor to wait on for a lock")]
-fn open_when_free(leaf: &mut Leaf, path: &Path, overlay: Option<&Path>) -> Result<DeviceId, StackError> {
+fn open_when_free(leaves: &mut Leaves, backing: &Backing, overlay: Option<&Path>) -> Result<DeviceId, StackError> {
     let deadline = std::time::Instant::now() + RELEASE_MAX;
     loop {
-        match leaf.open(path, overlay, false) {
+        match leaves.open(backing, overlay, false) {
             Err(StackError::Image(ImageError::Locked { .. })) if std::time::Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -547,18 +571,13 @@ fn note_candidate<E: std::fmt::Display>(
     Ok(())
 }
 
-/// Reads the metadata on an image or device as it stands there, without a lock.
-pub fn read_candidate_plainly(device: DeviceId, path: &Path) -> Result<Candidate, CandidateError<std::io::Error>> {
-    let open = || -> std::io::Result<(File, Sectors)> {
-        let mut file = File::open(path)?;
-        let bytes = std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
-        Ok((file, Sectors::floor_bytes(bytes)))
-    };
-    let (file, size) = open().map_err(|error| CandidateError::Probe(ProbeError::Read(error)))?;
-    Candidate::read(device, size, |at: Lba, length: Sectors| {
-        let mut bytes = vec![0; length.bytes() as usize];
-        file.read_exact_at(&mut bytes, at.bytes()).map(|()| bytes)
-    })
+/// Reads the metadata on a disk as it stands there, without a lock.
+pub fn read_candidate_plainly(
+    device: DeviceId,
+    backing: &Backing,
+) -> Result<Candidate, CandidateError<std::io::Error>> {
+    let mut disk = BareDisk::look(backing).map_err(|error| CandidateError::Probe(ProbeError::Read(error)))?;
+    Candidate::read(device, disk.limits().capacity, |at: Lba, length: Sectors| disk.read(at, length))
 }
 
 /// A lab as it stands on its disks: nothing is opened for writing, nothing changes.
@@ -590,13 +609,13 @@ impl Look {
         let mut refused = None;
         for (number, disk) in config.disks.iter().enumerate() {
             let device = DeviceId(number as u32);
-            let path = directory.join(&disk.path);
-            let mut found = LabDisk { name: disk.name.clone(), path, device: Some(device), trouble: None };
+            let backing = disk.backing.within(directory);
+            let mut found = LabDisk { name: disk.name.clone(), backing, device: Some(device), trouble: None };
             let candidate = match &disk.overlay {
                 Some(overlay) if directory.join(overlay).exists() => {
                     look_through(device, &mut found, &directory.join(overlay), &mut candidates)
                 }
-                _ => note_candidate(read_candidate_plainly(device, &found.path), &mut found, &mut candidates),
+                _ => note_candidate(read_candidate_plainly(device, &found.backing), &mut found, &mut candidates),
             };
             if let Err(error) = candidate {
                 found.trouble = Some(error.to_string());
@@ -612,7 +631,8 @@ impl Look {
             Some(error) => Err(error),
             None => assemble(candidates.clone(), options).map_err(|error| {
                 let names = config.disks.iter().map(|disk| disk.name.clone()).collect();
-                StackError::Assemble { error, names }
+                // Each disk is shown with its own.
+                StackError::Assemble { error, troubles: Vec::new(), names }
             }),
         };
         Ok(Look { config, disks, candidates, assembly, in_use })
@@ -627,7 +647,8 @@ fn look_through(
     candidates: &mut Vec<Candidate>,
 ) -> Result<(), StackError> {
     let mut bank = OverlayBank::new();
-    let opened = bank.look(&disk.path, overlay)?;
+    let original = disk.backing.file().ok_or(StackError::MixedOverlay)?;
+    let opened = bank.look(original, overlay)?;
     let size = bank.limits(opened).capacity;
     let mut reactor = Reactor::new(bank);
     let read = |at: Lba, length: Sectors| {
@@ -638,22 +659,6 @@ fn look_through(
         }
     };
     note_candidate(Candidate::read(device, size, read), disk, candidates)
-}
-
-/// Whether the first and last MiB of a file or device are zero, so that nothing of anybody's is lost by
-/// making it a member.
-pub fn looks_blank(path: &Path) -> std::io::Result<bool> {
-    let mut file = File::open(path)?;
-    let bytes = std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0))?;
-    let span = bytes.min(1 << 20);
-    let mut piece = vec![0; span as usize];
-    for at in [0, bytes - span] {
-        file.read_exact_at(&mut piece, at)?;
-        if piece.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 /// Removes files that were made in vain.

@@ -21,7 +21,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("raid", &["block", "parity"]),
     ("fabric", &["block", "nbd"]),
     ("multipath", &["block"]),
-    ("config", &["block"]),
+    ("config", &["block", "nbd"]),
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("reactor", &["block"]),

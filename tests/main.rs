@@ -19,6 +19,7 @@ mod labs;
 mod layers;
 mod md;
 mod nbd;
+mod nbd_member;
 mod scenarios;
 mod support;
 mod to_md;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         blocks::trials(),
         nbd::trials(),
         control::trials(),
+        nbd_member::trials(),
     ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

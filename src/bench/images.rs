@@ -267,7 +267,7 @@ impl Images {
             }
             Kind::Files(_) => {
                 let directory = self.names.as_ref().expect("metadata is read before the images are sealed");
-                read_candidate_plainly(device, &directory.path().join(device.0.to_string()))
+                read_candidate_plainly(device, &directory.path().join(device.0.to_string()).into())
             }
         }
     }

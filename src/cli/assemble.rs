@@ -1,15 +1,15 @@
 //! `assemble`: a lab over members that exist.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::create::{backend_named, lab_config, make_directory};
+use super::create::{backend_named, existing_backing, lab_config, make_directory};
 use super::run::remark_line;
 use super::{Failure, Manner, Outcome};
 use crate::block::DeviceId;
-use crate::config::{Backend, FILE_NAME};
+use crate::config::{Backend, Backing, FILE_NAME};
 use crate::raid::assemble::{AssembleOptions, Remark, assemble};
 use crate::stack::{
     Lab, LabConfig, OpenOptions, Stack, StackError, lock_directory, read_candidate_plainly, wall_clock,
@@ -21,8 +21,8 @@ pub struct AssembleArgs {
     /// The lab's directory; made, if images are given and it is not there
     #[arg(value_name = "LAB")]
     lab: PathBuf,
-    /// Members: images or block devices with md 1.x metadata; none: those the lab has
-    #[arg(value_name = "IMG")]
+    /// Members: images, block devices or NBD exports with md 1.x metadata; none: those the lab has
+    #[arg(value_name = "IMG|URI")]
     images: Vec<PathBuf>,
     /// Accept a dirty degraded array, and members that are behind where there are not enough without
     #[arg(long)]
@@ -81,32 +81,36 @@ pub fn run(args: &AssembleArgs, manner: Manner, out: &mut impl Write) -> Outcome
 /// Judges the members, and writes `lab.toml` if they make an array.
 fn build(args: &AssembleArgs) -> Result<(), Failure> {
     let _lock = lock_directory(&args.lab)?;
-    let mut paths = Vec::new();
+    let mut backings = Vec::new();
     for image in &args.images {
-        let path = image
-            .canonicalize()
-            .map_err(|error| Failure::cannot(format!("cannot use {}: {error}", image.display())))?;
-        if paths.contains(&path) {
+        let backing = existing_backing(image, Path::new(""))?;
+        if backings.contains(&backing) {
             return Err(Failure::usage(format!("{} is named twice", image.display())));
         }
-        paths.push(path);
+        if args.overlay && backing.file().is_none() {
+            return Err(Failure::usage(format!(
+                "{backing}: overlays are made for images and devices; let the server make one \
+                 (`nbdkit --filter=cow`, `qemu-nbd --snapshot`)"
+            )));
+        }
+        backings.push(backing);
     }
     let mut candidates = Vec::new();
-    for (number, (path, image)) in paths.iter().zip(&args.images).enumerate() {
-        let candidate = read_candidate_plainly(DeviceId(number as u32), path)
+    for (number, (backing, image)) in backings.iter().zip(&args.images).enumerate() {
+        let candidate = read_candidate_plainly(DeviceId(number as u32), backing)
             .map_err(|error| Failure::cannot(format!("{}: {error}", image.display())))?;
         candidates.push(candidate);
     }
     let options = AssembleOptions { force: args.force, read_only: false, wall_clock: wall_clock() };
     let names: Vec<String> = args.images.iter().map(|image| image.display().to_string()).collect();
-    assemble(candidates, options).map_err(|error| StackError::Assemble { error, names })?;
-    let on_devices = paths.iter().any(|path| !path.is_file());
+    assemble(candidates, options).map_err(|error| StackError::Assemble { error, troubles: Vec::new(), names })?;
+    let on_devices = backings.iter().filter_map(Backing::file).any(|path| !path.is_file());
     let backend = match args.backend.as_deref() {
         Some(word) => backend_named(word),
         None if on_devices => Backend::Uring,
         None => Backend::Mmap,
     };
-    let mut config = LabConfig { backend, ..lab_config(&paths) };
+    let mut config = LabConfig { backend, ..lab_config(&backings) };
     if args.overlay {
         for disk in &mut config.disks {
             let overlay = PathBuf::from(format!("{}.overlay", disk.name));

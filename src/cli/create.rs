@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -13,12 +12,15 @@ use super::run::stop_flag;
 use super::size::Size;
 use super::{Failure, Manner, Outcome};
 use crate::block::{SECTOR_BYTES, Sectors};
-use crate::config::{self, Backend, Cache, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION};
-use crate::disk::{Image, ImageError, ImageOptions, Space};
+use crate::config::{
+    self, Backend, Backing, Cache, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION,
+};
+use crate::disk::{Image, ImageError, Space};
+use crate::nbd::NbdUri;
 use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
 use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
-use crate::stack::{LabConfig, lock_directory, looks_blank, remove_files, wall_clock};
+use crate::stack::{BareDisk, LabConfig, lock_directory, remove_files, wall_clock};
 
 /// Arguments of `create`.
 #[derive(Args, Debug)]
@@ -54,8 +56,8 @@ pub struct CreateArgs {
     /// power cut
     #[arg(long, value_parser = ["through", "volatile"], default_value = "through")]
     cache: String,
-    /// Files or block devices that exist, instead of new images
-    #[arg(long, num_args = 1.., value_name = "PATH")]
+    /// Files, block devices or NBD exports (nbd://HOST/EXPORT) that exist, instead of new images
+    #[arg(long, num_args = 1.., value_name = "PATH|URI")]
     members: Vec<PathBuf>,
     /// The array's name
     #[arg(long)]
@@ -190,31 +192,35 @@ fn build(
     let _lock = lock_directory(&args.lab)?;
     clear_unfinished(&args.lab, manner)?;
     let all = disks + args.spares;
-    let paths: Vec<PathBuf> = if args.members.is_empty() {
-        (0..all).map(|number| PathBuf::from(format!("disk-{number}.img"))).collect()
-    } else {
-        for path in &args.members {
-            check_member(path, args.yes)?;
-        }
-        let absolute = |path: &PathBuf| {
-            path.canonicalize().map_err(|error| Failure::cannot(format!("cannot use {}: {error}", path.display())))
-        };
-        args.members.iter().map(absolute).collect::<Result<_, _>>()?
-    };
     let size = Sectors::floor_bytes(args.size.0);
     let mut sizes = vec![size; all];
-    if !args.members.is_empty() {
-        for (slot, path) in sizes.iter_mut().zip(&paths) {
-            let image =
-                Image::open(path, ImageOptions::default()).map_err(|error| Failure::cannot(error.to_string()))?;
-            *slot = image.limits().capacity;
+    let mut given: Vec<BareDisk> = Vec::new();
+    let backings: Vec<Backing> = if args.members.is_empty() {
+        (0..all).map(|number| PathBuf::from(format!("disk-{number}.img")).into()).collect()
+    } else {
+        let here = Path::new("");
+        let backings: Vec<Backing> =
+            args.members.iter().map(|word| existing_backing(word, here)).collect::<Result<_, _>>()?;
+        for (at, (backing, word)) in backings.iter().zip(&args.members).enumerate() {
+            if backings[..at].contains(backing) {
+                return Err(Failure::usage(format!("{} is named twice", word.display())));
+            }
+            let mut disk = BareDisk::take(backing)?;
+            check_blank(&mut disk, backing, args.yes)?;
+            sizes[at] = disk.limits().capacity;
+            given.push(disk);
         }
-    }
+        backings
+    };
     // Everything is judged before anything is made.
     let blank = args.members.is_empty() && !args.resync;
     let new = plan(args, disks, layout, &sizes, blank)?;
     let (geometry, members) = create(&new).map_err(|error| Failure::usage(error.to_string()))?;
-    for path in paths.iter().filter(|_| args.members.is_empty()).map(|path| args.lab.join(path)) {
+    let images: Vec<PathBuf> = match args.members.is_empty() {
+        true => backings.iter().filter_map(Backing::file).map(|path| args.lab.join(path)).collect(),
+        false => Vec::new(),
+    };
+    for path in &images {
         if path.symlink_metadata().is_ok() {
             return Err(Failure::usage(format!(
                 "{} exists already: choose another directory, or use it with --members",
@@ -222,13 +228,13 @@ fn build(
             )));
         }
     }
-    let on_devices = paths.iter().any(|path| !path.is_relative() && !path.is_file());
+    let on_devices = backings.iter().filter_map(Backing::file).any(|path| !path.is_relative() && !path.is_file());
     let backend = match args.backend.as_deref() {
         Some(word) => backend_named(word),
         None if on_devices => Backend::Uring,
         None => Backend::Mmap,
     };
-    let mut config = LabConfig { backend, ..lab_config(&paths) };
+    let mut config = LabConfig { backend, ..lab_config(&backings) };
     let cache = Cache::named(&args.cache).expect("only these words are taken");
     config.disks.iter_mut().for_each(|disk| disk.cache = cache);
     let cannot = |error: ConfigError| Failure::cannot(error.to_string());
@@ -238,17 +244,16 @@ fn build(
         true => Err(Failure::cannot("interrupted: nothing was made")),
         false => Ok(()),
     };
-    if args.members.is_empty() {
-        let space = if args.sparse { Space::Sparse } else { Space::Preallocated };
-        for path in paths.iter().map(|path| args.lab.join(path)) {
-            check_stopped()?;
-            Image::create(&path, size, space).map_err(|error| no_room(&error))?;
-            made.push(path);
-        }
+    let space = if args.sparse { Space::Sparse } else { Space::Preallocated };
+    for path in images {
+        check_stopped()?;
+        Image::create(&path, size, space).map_err(|error| no_room(&error))?;
+        given.push(BareDisk::take(&path.clone().into())?);
+        made.push(path);
     }
     check_stopped()?;
-    for (path, areas) in paths.iter().zip(&members) {
-        write_areas(&args.lab.join(path), areas)?;
+    for ((disk, backing), areas) in given.iter_mut().zip(&backings).zip(&members) {
+        write_areas(disk, areas).map_err(|error| Failure::cannot(format!("cannot write {backing}: {error}")))?;
     }
     config::finish(&args.lab).map_err(cannot)?;
     let spares = match args.spares {
@@ -281,8 +286,8 @@ fn clear_unfinished(lab: &Path, manner: Manner) -> Result<(), Failure> {
     };
     manner.hint(&format!("note: removing what an interrupted creation left in {}", lab.display()));
     // Images of its own are named relative to the lab; anybody else's stay as they are.
-    let images: Vec<PathBuf> =
-        begun.disks.iter().filter(|disk| disk.path.is_relative()).map(|disk| lab.join(&disk.path)).collect();
+    let images = begun.disks.iter().filter_map(|disk| disk.backing.file()).filter(|path| path.is_relative());
+    let images: Vec<PathBuf> = images.map(|path| lab.join(path)).collect();
     remove_files(&images);
     remove_files(&[lab.join(UNFINISHED_NAME)]);
     Ok(())
@@ -297,13 +302,13 @@ fn no_room(error: &ImageError) -> Failure {
 }
 
 /// A new lab over these disks.
-pub fn lab_config(paths: &[PathBuf]) -> LabConfig {
-    let disk = |(number, path): (usize, &PathBuf)| DiskConfig::new(format!("disk-{number}"), path.clone());
+pub fn lab_config(backings: &[Backing]) -> LabConfig {
+    let disk = |(number, backing): (usize, &Backing)| DiskConfig::new(format!("disk-{number}"), backing.clone());
     Config {
         version: VERSION,
         backend: Backend::default(),
         sync: SyncConfig::default(),
-        disks: paths.iter().enumerate().map(disk).collect(),
+        disks: backings.iter().enumerate().map(disk).collect(),
         faults: Vec::new(),
     }
 }
@@ -343,30 +348,34 @@ fn plan(args: &CreateArgs, disks: usize, layout: Layout, sizes: &[Sectors], blan
     })
 }
 
-/// Refuses a member on which something seems to be.
-pub fn check_member(path: &Path, yes: bool) -> Result<(), Failure> {
-    if path.to_string_lossy().starts_with("nbd") && !path.exists() {
-        return Err(Failure::usage(format!("{}: members are files or block devices", path.display())));
+/// The disk that a word means, which must be there; relative paths begin in `directory`.
+pub fn existing_backing(word: &Path, directory: &Path) -> Result<Backing, Failure> {
+    let cannot = |error: std::io::Error| Failure::cannot(format!("cannot use {}: {error}", word.display()));
+    match Backing::named(word).map_err(|error| Failure::usage(error.to_string()))? {
+        Backing::File(path) => Ok(Backing::File(directory.join(path).canonicalize().map_err(cannot)?)),
+        Backing::Nbd(NbdUri { server, export }) => {
+            let server = server.within(directory).absolute().map_err(cannot)?;
+            Ok(Backing::Nbd(NbdUri { server, export }))
+        }
     }
-    match looks_blank(path) {
+}
+
+/// Refuses a member on which something seems to be.
+pub fn check_blank(disk: &mut BareDisk, backing: &Backing, yes: bool) -> Result<(), Failure> {
+    match disk.is_blank() {
         Ok(true) => Ok(()),
         Ok(false) if yes => Ok(()),
         Ok(false) => Err(Failure::usage(format!(
-            "{} is not blank: what is on it would be lost; if that is meant, add --yes",
-            path.display()
+            "{backing} is not blank: what is on it would be lost; if that is meant, add --yes"
         ))),
-        Err(error) => Err(Failure::cannot(format!("cannot read {}: {error}", path.display()))),
+        Err(error) => Err(Failure::cannot(format!("cannot read {backing}: {error}"))),
     }
 }
 
 /// Writes a new member's metadata, superblock last, and makes it durable.
-pub fn write_areas(path: &Path, areas: &NewAreas) -> Result<(), Failure> {
-    let cannot = |error: std::io::Error| Failure::cannot(format!("cannot write {}: {error}", path.display()));
-    // The lock says that nobody else has it.
-    let _image = Image::open(path, ImageOptions::default()).map_err(|error| Failure::cannot(error.to_string()))?;
-    let file = fs::OpenOptions::new().write(true).open(path).map_err(cannot)?;
+fn write_areas(disk: &mut BareDisk, areas: &NewAreas) -> std::io::Result<()> {
     for (at, bytes) in &areas.writes {
-        file.write_all_at(bytes, at.bytes()).map_err(cannot)?;
+        disk.write(*at, bytes)?;
     }
-    file.sync_all().map_err(cannot)
+    disk.sync()
 }

@@ -5,9 +5,7 @@
 //! say (the bitmap's state, the bad sectors, whether we can run the array) is in the JSON.
 
 use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -15,6 +13,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::block::{Extent, Lba, Sectors};
+use crate::config::Backing;
 use crate::raid::bad_blocks::{BadBlocks, BadBlocksError};
 use crate::raid::bitmap_super::{BITMAP_PAGE, BitmapError, BitmapHeader, BitmapImage};
 use crate::raid::probe::{ProbeError, probe};
@@ -22,6 +21,7 @@ use crate::raid::superblock::{
     ConsistencyPolicy, DeviceFlags, Features, MemberRole, Reshape, ResyncOffset, SUPERBLOCK_MAGIC, Superblock,
     Timestamp,
 };
+use crate::stack::BareDisk;
 
 /// Schema of the JSON.
 pub const SCHEMA: &str = "raidlab-examine/v1";
@@ -61,13 +61,14 @@ pub struct ExamineError {
 }
 
 impl Examination {
-    /// Reads the metadata of the file or device at `path`.
+    /// Reads the metadata of the file, device or export that `path` names.
     pub fn read(path: &Path) -> Result<Examination, ExamineError> {
         let failed = |why| ExamineError { path: path.to_owned(), why };
         let unreadable = |error| failed(ProbeError::Read(error));
-        let mut file = File::open(path).map_err(unreadable)?;
-        let device = Sectors::floor_bytes(file.seek(SeekFrom::End(0)).map_err(unreadable)?);
-        Examination::of(path, device, |at, length| read_sectors(&file, at, length)).map_err(failed)
+        let backing = Backing::named(path).map_err(|error| unreadable(io::Error::other(error)))?;
+        let mut disk = BareDisk::look(&backing).map_err(unreadable)?;
+        let device = disk.limits().capacity;
+        Examination::of(path, device, |at, length| disk.read(at, length)).map_err(failed)
     }
 
     /// Reads the metadata of a device of `device` sectors through `read`, which gives all bytes of the sectors it is asked for.
@@ -394,12 +395,6 @@ pub struct BadBlockReport {
     pub error: Option<String>,
 }
 
-fn read_sectors(file: &File, at: Lba, length: Sectors) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; length.bytes() as usize];
-    file.read_exact_at(&mut bytes, at.bytes())?;
-    Ok(bytes)
-}
-
 fn read_bitmap<E>(
     superblock: &Superblock,
     at: Lba,
@@ -616,6 +611,8 @@ pub fn run(args: &ExamineArgs, out: &mut impl std::io::Write) -> super::Outcome 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::FileExt;
+
     use super::*;
     use crate::raid::golden::{self, MEMBERS, Member};
 

@@ -9,10 +9,10 @@ use super::job::{Say, through};
 use super::size::{Size, Span, range};
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::block::{Extent, Lba, Limits, SECTOR_BYTES, Sectors};
-use crate::config::FaultConfig;
+use crate::config::{Backing, FaultConfig};
 use crate::control::{Client, Command};
 use crate::disk::{FaultKind, FaultSpec, Image, ImageOptions, Trigger};
-use crate::stack::{Lab, LabConfig, Stack};
+use crate::stack::{BareDisk, Lab, LabConfig, Stack};
 
 /// Arguments of `fault`.
 #[derive(Args, Debug)]
@@ -198,7 +198,13 @@ fn fits(name: &str, fault: &FaultSpec, limits: &Limits) -> Result<(), Failure> {
 /// What a disk that is not open here takes.
 fn limits_of(lab: &Lab, name: &str) -> Result<Limits, Failure> {
     let disk = lab.config.disks.iter().find(|disk| disk.name == name).expect("the disk was looked up");
-    let options = ImageOptions { read_only: true, ..ImageOptions::default() };
-    let image = Image::open(&lab.path_of(&disk.path), options).map_err(|error| Failure::cannot(error.to_string()))?;
-    Ok(image.limits())
+    let backing = disk.backing.within(&lab.directory);
+    let cannot = |error: &dyn std::fmt::Display| Failure::cannot(format!("{name}: {error}"));
+    match &backing {
+        Backing::File(path) => {
+            let options = ImageOptions { read_only: true, ..ImageOptions::default() };
+            Ok(Image::open(path, options).map_err(|error| Failure::cannot(error.to_string()))?.limits())
+        }
+        Backing::Nbd(_) => Ok(BareDisk::look(&backing).map_err(|error| cannot(&error))?.limits()),
+    }
 }

@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use uuid::Uuid;
 
-use super::create::check_member;
+use super::create::{check_blank, existing_backing};
 use super::job::{Asked, Job, Say, carry_out, is_settled};
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::block::{Bank, DeviceId};
+use crate::config::Backing;
 use crate::control::Command;
 use crate::disk::{Image, Space};
 use crate::raid::assemble::Candidate;
 use crate::raid::create::{NewDevice, joining};
 use crate::raid::manage::ManageError;
-use crate::raid::member::Place;
+use crate::raid::member::{Member, Place};
 use crate::raid::superblock::DeviceUuid;
-use crate::stack::{Stack, read_candidate_plainly, remove_files};
+use crate::stack::{BareDisk, Stack, read_candidate_plainly, remove_files};
 
 /// Arguments of `fail`.
 #[derive(Args, Debug)]
@@ -45,7 +46,7 @@ pub struct RemoveArgs {
 pub struct AddArgs {
     #[command(flatten)]
     lab: LabArg,
-    /// A disk of the lab, or an image or block device; a new image if none is named
+    /// A disk of the lab, or an image, block device or NBD export; a new image if none is named
     disk: Option<String>,
     /// As a new disk, without an attempt to put it back where it was
     #[arg(long)]
@@ -225,35 +226,47 @@ fn joining_disk(stack: &mut Stack, word: Option<&str>, yes: bool, asked: Asked<'
     let Some(word) = word else { return new_image(stack) };
     let name = disk_name(word);
     if let Some(disk) = stack.disks.iter().find(|disk| disk.name == name) {
-        let (path, device) = (disk.path.clone(), disk.device);
+        let (backing, device) = (disk.backing.clone(), disk.device);
         let Some(device) = device else { return device_of(stack, word).map(|_| unreachable!("it cannot be opened")) };
         if stack.array().members().get(device).is_some_and(|member| member.place != Place::Faulty) {
             return Err(refused(&name, &ManageError::AlreadyAMember));
         }
-        let candidate = judge(stack, &path, yes)?;
+        let candidate = judge(stack, &backing, yes)?;
         return Ok(Joining { name, device, candidate, undo: None });
     }
     let in_lab = PathBuf::from(format!("{name}.img"));
-    let (name, path) = if stack.lab.path_of(&in_lab).exists() {
-        (name, in_lab)
+    let (name, backing) = if stack.lab.path_of(&in_lab).exists() {
+        (name, Backing::File(in_lab))
     } else {
-        let path = asked.directory.join(word);
-        let path = path.canonicalize().map_err(|error| Failure::cannot(format!("cannot use {word}: {error}")))?;
-        (stack.lab.next_name(), path)
+        (stack.lab.next_name(), existing_backing(Path::new(word), asked.directory)?)
     };
-    let full = stack.lab.path_of(&path);
-    let candidate = judge(stack, &full, yes)?;
-    let device = stack.attach(&name, &path)?;
+    let candidate = judge(stack, &backing.within(&stack.lab.directory), yes)?;
+    let device = stack.attach(&name, &backing)?;
     let overlay = stack.lab.path_of(Path::new(&format!("{name}.overlay")));
     Ok(Joining { name, device, candidate, undo: Some(vec![overlay]) })
 }
 
 /// What an image says about itself, if it was a member of this array. Anything else on it must not be lost unasked.
-fn judge(stack: &Stack, path: &Path, yes: bool) -> Result<Option<Candidate>, Failure> {
+fn judge(stack: &Stack, backing: &Backing, yes: bool) -> Result<Option<Candidate>, Failure> {
     let ours = stack.array().members().iter().next().map(|member| member.superblock.set_uuid);
-    match read_candidate_plainly(DeviceId(0), path) {
-        Ok(candidate) if Some(candidate.superblock.set_uuid) == ours => Ok(Some(candidate)),
-        _ => check_member(path, yes).map(|()| None),
+    match read_candidate_plainly(DeviceId(0), backing) {
+        Ok(candidate) if Some(candidate.superblock.set_uuid) == ours => {
+            // A file that is in use is locked; an export may be reached in many ways.
+            let uuid = candidate.superblock.device_uuid;
+            let same = |member: &&Member| member.place != Place::Faulty && member.superblock.device_uuid == uuid;
+            match stack.array().members().iter().find(same) {
+                Some(member) => Err(Failure::usage(format!(
+                    "{backing} is a member already, as {}, or a copy of it",
+                    stack.name_of(member.device)
+                ))),
+                None => Ok(Some(candidate)),
+            }
+        }
+        _ => {
+            let mut disk =
+                BareDisk::look(backing).map_err(|error| Failure::cannot(format!("cannot read {backing}: {error}")))?;
+            check_blank(&mut disk, backing, yes).map(|()| None)
+        }
     }
 }
 
@@ -266,7 +279,7 @@ fn new_image(stack: &mut Stack) -> Result<Joining, Failure> {
     let path = PathBuf::from(format!("{name}.img"));
     let full = stack.lab.path_of(&path);
     Image::create(&full, capacity, Space::Preallocated).map_err(|error| Failure::cannot(error.to_string()))?;
-    match stack.attach(&name, &path) {
+    match stack.attach(&name, &Backing::File(path)) {
         Ok(device) => {
             let overlay = stack.lab.path_of(Path::new(&format!("{name}.overlay")));
             Ok(Joining { name, device, candidate: None, undo: Some(vec![overlay, full]) })

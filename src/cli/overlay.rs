@@ -37,7 +37,7 @@ pub fn run(args: &OverlayArgs, manner: Manner, out: &mut impl Write) -> Outcome 
         .disks
         .iter()
         .enumerate()
-        .filter_map(|(at, disk)| Some((at, lab.path_of(&disk.path), lab.path_of(disk.overlay.as_ref()?))))
+        .filter_map(|(at, disk)| Some((at, lab.path_of(disk.backing.file()?), lab.path_of(disk.overlay.as_ref()?))))
         .collect();
     if overlays.is_empty() {
         return Err(Failure::usage(format!(

@@ -511,10 +511,10 @@ fn write_screen(status: &Status, lab: &Path, utf8: bool, out: &mut impl Write) -
 }
 
 fn gauge(percent: f64, utf8: bool) -> String {
-    let width = 20;
-    let full = ((percent / 100.0 * f64::from(width)) as usize).min(width as usize);
+    let width = 20_usize;
+    let full = ((percent / 100.0 * width as f64) as usize).min(width);
     let (done, left) = if utf8 { ("█", "·") } else { ("=", ".") };
-    format!("[{}{}]", done.repeat(full), left.repeat(width as usize - full))
+    format!("[{}{}]", done.repeat(full), left.repeat(width - full))
 }
 
 /// `[4/3] [UU_U]`.

@@ -146,6 +146,8 @@ struct Disk {
     facts: ExportFacts,
     limits: Limits,
     link: Link,
+    /// Nothing is asked of it any more.
+    is_closed: bool,
     /// Its socket has something to say, perhaps.
     is_ready: bool,
     /// What was submitted and is not done, by key: in order.
@@ -259,6 +261,7 @@ impl NbdBank {
             facts,
             limits,
             link: Link::Up(line),
+            is_closed: false,
             is_ready: false,
             asked: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -267,6 +270,13 @@ impl NbdBank {
             proof,
         });
         Ok(DeviceId(token as u32))
+    }
+
+    /// Lets go of an export, as soon as what was asked of it is answered; requests that come later fail.
+    pub fn close(&mut self, device: DeviceId) {
+        let disk = &mut self.disks[device.0 as usize];
+        disk.is_closed = true;
+        disk.let_go_if_idle();
     }
 }
 
@@ -337,6 +347,7 @@ impl Disk {
             return Some(request.complete(Err(error)));
         }
         match self.link {
+            _ if self.is_closed => return Some(request.complete(Err(IoError::Offline))),
             Link::Gone(Gone::Silent) => return Some(request.complete(Err(IoError::Offline))),
             Link::Gone(Gone::Lost) => self.link = Link::Down(Outage::new(now, now + options.outage_max)),
             Link::Up(_) | Link::Down(_) => {}
@@ -439,6 +450,12 @@ impl Disk {
         assert!(self.asked.is_empty(), "what no server has is waiting");
     }
 
+    fn let_go_if_idle(&mut self) {
+        if self.is_closed && self.asked.is_empty() {
+            self.link = Link::Gone(Gone::Lost);
+        }
+    }
+
     /// Does what is due.
     fn drive(&mut self, shared: &Shared<'_>, token: u64, now: Instant, done: &mut Vec<Completion>) {
         match std::mem::replace(&mut self.link, Link::Gone(Gone::Lost)) {
@@ -446,6 +463,7 @@ impl Disk {
             Link::Down(outage) => self.drive_outage(outage, shared, token, now, done),
             gone @ Link::Gone(_) => self.link = gone,
         }
+        self.let_go_if_idle();
     }
 
     fn drive_line(&mut self, mut line: Line, shared: &Shared<'_>, now: Instant, done: &mut Vec<Completion>) {

@@ -426,14 +426,11 @@ impl Client {
             return Err(ClientError::Unasked);
         }
         match (&mut self.phase, reply) {
-            (_, OptionReply::Refused { refusal: refusal @ Refusal::TlsRequired, message }) => {
-                return Err(ClientError::Refused { refusal, message });
-            }
             (Phase::ExtendedHeaders, OptionReply::Ack) => {
                 self.style = ReplyStyle::Extended;
                 self.go();
             }
-            (Phase::ExtendedHeaders, OptionReply::Refused { .. }) => {
+            (Phase::ExtendedHeaders, OptionReply::Refused { refusal, .. }) if refusal != Refusal::TlsRequired => {
                 self.phase = Phase::StructuredReply;
                 self.ask(&ClientOption::StructuredReply);
             }
@@ -441,14 +438,16 @@ impl Client {
                 self.style = ReplyStyle::Structured;
                 self.go();
             }
-            (Phase::StructuredReply, OptionReply::Refused { .. }) => self.go(),
+            (Phase::StructuredReply, OptionReply::Refused { refusal, .. }) if refusal != Refusal::TlsRequired => {
+                self.go();
+            }
             (Phase::Go(offer), OptionReply::Info(Info::Export { size, flags })) => offer.export = Some((size, flags)),
             (Phase::Go(offer), OptionReply::Info(Info::BlockSize { minimum, preferred, maximum })) => {
                 offer.blocks = Some((minimum, preferred, maximum));
             }
             (Phase::Go(_), OptionReply::Info(_)) => {}
             (Phase::Go(offer), OptionReply::Ack) => self.phase = Phase::Transmission(offer.facts()?),
-            (Phase::Go(_), OptionReply::Refused { refusal, message }) => {
+            (_, OptionReply::Refused { refusal, message }) => {
                 return Err(ClientError::Refused { refusal, message });
             }
             _ => return Err(ClientError::Unasked),
@@ -477,15 +476,15 @@ impl Client {
                 let payload = &self.intake.data()[used..];
                 let Some((chunk, taken)) = Chunk::decode(kind, length, payload)? else { return Ok(false) };
                 self.intake.consume(used + taken);
-                self.take_chunk(cookie, chunk, is_last)?;
+                self.take_chunk(cookie, &chunk, is_last)?;
             }
         }
         Ok(true)
     }
 
-    fn take_chunk(&mut self, cookie: u64, chunk: Chunk, is_last: bool) -> Result<(), ClientError> {
+    fn take_chunk(&mut self, cookie: u64, chunk: &Chunk, is_last: bool) -> Result<(), ClientError> {
         let piece = self.pieces.get_mut(&cookie).ok_or(ClientError::Unasked)?;
-        match chunk {
+        match *chunk {
             Chunk::None => {}
             Chunk::Data { offset, length } => {
                 let at = piece.place(offset, length)?;

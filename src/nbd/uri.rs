@@ -138,6 +138,14 @@ fn encoded(bytes: &[u8]) -> String {
 }
 
 impl NbdServer {
+    /// The same server, where a relative path begins in `directory`.
+    pub fn within(self, directory: &Path) -> NbdServer {
+        match self {
+            NbdServer::Unix(path) => NbdServer::Unix(directory.join(path)),
+            tcp @ NbdServer::Tcp { .. } => tcp,
+        }
+    }
+
     /// The same server, however the working directory changes.
     pub fn absolute(self) -> std::io::Result<NbdServer> {
         match self {

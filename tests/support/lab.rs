@@ -45,6 +45,11 @@ impl Lab {
         raidlab(self.around(), words.split_whitespace())
     }
 
+    /// `raidlab WORDS`, where a word has blanks in it.
+    pub fn call_words(&self, words: &[&str]) -> Raidlab {
+        raidlab(self.around(), words)
+    }
+
     /// Runs `raidlab WORDS` to its end.
     #[track_caller]
     pub fn run(&self, words: &str) -> Ran {
