@@ -18,6 +18,7 @@ mod harness;
 mod labs;
 mod layers;
 mod md;
+mod mount;
 mod nbd;
 mod nbd_member;
 mod scenarios;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         nbd::trials(),
         control::trials(),
         nbd_member::trials(),
+        mount::trials(),
     ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

@@ -146,6 +146,14 @@ impl Desk {
         self.errands.is_empty()
     }
 
+    /// Those who asked for the end do not get it.
+    pub fn refuse_to_end(&mut self, why: &str) {
+        self.wish = None;
+        for caller in std::mem::take(&mut self.enders) {
+            To { server: &mut self.server, caller }.end(Err(Failure::cannot(why)));
+        }
+    }
+
     /// The lab has ended: tells so to everybody who is left.
     pub fn close(mut self, failure: Option<&Failure>) {
         for caller in self.enders {

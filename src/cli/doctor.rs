@@ -54,6 +54,11 @@ pub fn examine(directory: &Path) -> Vec<Finding> {
         bench_space(&std::env::temp_dir()),
         ring(),
         loop_devices(),
+        fuse(),
+        tool("fusermount3", "fuse3", "mounts FUSE for those who are not root: `raidlab mount --file-only`"),
+        tool("mkfs.ext4", "e2fsprogs", "makes file systems for `raidlab mount --mkfs ext4`"),
+        tool("mkfs.xfs", "xfsprogs", "makes file systems for `raidlab mount --mkfs xfs`"),
+        tool("mkfs.btrfs", "btrfs-progs", "makes file systems for `raidlab mount --mkfs btrfs`"),
         tool("mdadm", "mdadm", "compares labs with what Linux md says of them"),
         tool("linux.uml", "user-mode-linux", "runs real Linux md without root: the tests call it"),
         tool("grub-fstest", "grub-common", "reads labs with GRUB's RAID code: the tests call it"),
@@ -148,6 +153,18 @@ fn ring() -> Finding {
 }
 
 /// Images as block devices, for members and for real md.
+/// `raidlab mount` gives the volume as a file through it.
+fn fuse() -> Finding {
+    let what = "FUSE";
+    match File::options().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => works(what, "/dev/fuse: `raidlab mount` works, as root with loop device and file system".into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            missing(what, "no /dev/fuse".into(), "as root: modprobe fuse")
+        }
+        Err(error) => missing(what, format!("/dev/fuse: {error}"), "become root, or let your user read and write it"),
+    }
+}
+
 fn loop_devices() -> Finding {
     let what = "loop devices";
     match rustix::fs::access("/dev/loop-control", Access::READ_OK | Access::WRITE_OK) {

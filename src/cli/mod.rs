@@ -17,6 +17,7 @@ mod fault;
 mod job;
 mod manual;
 mod members;
+mod mount;
 pub mod output;
 mod overlay;
 mod run;
@@ -98,6 +99,12 @@ pub enum Command {
     Write(data::WriteArgs),
     /// Give the volume to other programs over NBD, until Ctrl-C
     Serve(serve::ServeArgs),
+    /// Mount the volume: as a file system through a loop device, or as a file
+    Mount(mount::MountArgs),
+    /// Unmount it, and end the process that serves it
+    Umount(mount::UmountArgs),
+    /// Undo what mounts left whose process is gone
+    Cleanup(mount::CleanupArgs),
     /// End the process that serves a lab: it finishes, flushes and marks the array clean
     Stop(stop::StopArgs),
     /// Cut the power of a lab that runs: what volatile caches hold is lost, and nothing is marked clean
@@ -247,6 +254,9 @@ fn dispatch(command: Command, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::Read(args) => data::read(&args, manner, out),
         Command::Write(args) => data::write(&args, manner, out),
         Command::Serve(args) => serve::run(&args, manner, out),
+        Command::Mount(args) => mount::mount(&args, manner, out),
+        Command::Umount(args) => mount::umount(&args, manner, out),
+        Command::Cleanup(args) => mount::cleanup(&args, manner),
         Command::Stop(args) => stop::stop(&args, manner, out),
         Command::PowerCut(args) => stop::power_cut(&args, manner, out),
         Command::Bench(args) => bench::run(&args, manner.quiet)

@@ -10,7 +10,7 @@ use clap::Args;
 use signal_hook::consts::SIGCHLD;
 
 use super::run::{self, stop_flag};
-use super::serving::Serving;
+use super::serving::{Next, Serving};
 use super::{Failure, LabArg, Manner, Outcome};
 use crate::block::Bank;
 use crate::export::nbd::{Endpoint, EndpointError, Export, Listener, Server};
@@ -101,8 +101,10 @@ fn serve(
         }
     };
     let mut server = Server::new(export, listeners);
-    let ended = serving
-        .run(stack, &mut server, || stop.load(Ordering::Relaxed) || captive.as_mut().is_some_and(Captive::has_ended));
+    let ended = serving.run(stack, &mut server, |wanted| {
+        let is_over = wanted || stop.load(Ordering::Relaxed) || captive.as_mut().is_some_and(Captive::has_ended);
+        if is_over { Next::End } else { Next::GoOn }
+    });
     drop(server);
     let code = captive.map(Captive::end);
     Ok(ended.map(|_| code.unwrap_or(0)))

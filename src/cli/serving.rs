@@ -23,6 +23,17 @@ pub struct Serving {
     manner: Manner,
 }
 
+/// Whether a lab goes on being served.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// It does.
+    GoOn,
+    /// It does, although somebody wants its end, who is told why.
+    Refuse(String),
+    /// It does not.
+    End,
+}
+
 /// How it ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
@@ -51,16 +62,16 @@ impl Serving {
         Ok(Serving { desk, inbox, journal, manner })
     }
 
-    /// Serves the volume to `front` until `is_over` says so, which is asked often, or somebody has it stopped. Then
-    /// front ends finish what they have, the volume is flushed, and the array marked clean; or its power is cut.
+    /// Serves the volume to `front` until `next` says so, which is asked often and told whether somebody wants the end.
+    /// Then front ends finish what they have, the volume is flushed, and the array marked clean; or its power is cut.
     pub fn run(
         mut self,
         stack: &mut Stack,
         front: &mut dyn FrontEnd,
-        mut is_over: impl FnMut() -> bool,
+        mut next: impl FnMut(bool) -> Next,
     ) -> Result<Ended, Failure> {
         self.journal.arrived(stack);
-        let served = self.serve(stack, front, &mut is_over);
+        let served = self.serve(stack, front, &mut next);
         let ended = match served {
             Ok(Some(seed)) => {
                 self.cut(stack, seed);
@@ -85,7 +96,7 @@ impl Serving {
         &mut self,
         stack: &mut Stack,
         front: &mut dyn FrontEnd,
-        is_over: &mut impl FnMut() -> bool,
+        next: &mut impl FnMut(bool) -> Next,
     ) -> Result<Option<u64>, Failure> {
         let broken = |error| Failure::cannot(format!("cannot wait for clients: {error}"));
         let Serving { desk, inbox, journal, manner } = self;
@@ -98,14 +109,20 @@ impl Serving {
                 manner.say(line);
                 desk.tell(line);
             });
-            match desk.attend(stack) {
-                Some(Wish::PowerCut { seed }) => return Ok(Some(seed)),
-                wish if stop_by.is_none() && (wish.is_some() || is_over()) => {
-                    stop_by = Some(stack.reactor.now() + FINISH_MAX);
-                    desk.interrupt(stack);
-                    service.stop(&stack.reactor, &mut [&mut *front, desk.server()]);
+            let wish = desk.attend(stack);
+            if let Some(Wish::PowerCut { seed }) = wish {
+                return Ok(Some(seed));
+            }
+            if stop_by.is_none() {
+                match next(wish.is_some()) {
+                    Next::GoOn => {}
+                    Next::Refuse(why) => desk.refuse_to_end(&why),
+                    Next::End => {
+                        stop_by = Some(stack.reactor.now() + FINISH_MAX);
+                        desk.interrupt(stack);
+                        service.stop(&stack.reactor, &mut [&mut *front, desk.server()]);
+                    }
                 }
-                _ => {}
             }
             if let Some(stop_by) = stop_by {
                 let is_finished = service.is_over(&stack.reactor, &[&mut *front]) && desk.is_idle();

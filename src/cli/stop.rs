@@ -10,10 +10,13 @@ use uuid::Uuid;
 use super::job::through;
 use super::{Failure, LabArg, Manner, Outcome};
 use crate::control::{Client, Command};
-use crate::stack::{Lab, StackError, lock_directory};
+use crate::stack::{Lab, LabConfig, StackError, lock_directory};
 
 /// How long the process that served a lab may take to end after it said that it would.
-const END_MAX: Duration = Duration::from_secs(10);
+pub const END_MAX: Duration = Duration::from_secs(10);
+
+/// How long one that does not listen any more is waited for.
+const ENDING_MAX: Duration = Duration::from_secs(1);
 
 /// Arguments of `stop`.
 #[derive(Args, Debug)]
@@ -36,13 +39,14 @@ pub struct PowerCutArgs {
 pub fn stop(args: &StopArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     let lab = &args.lab.lab;
     let Some(client) = Client::find(lab)? else {
-        // Whoever has it open without serving it is named.
-        let _lab = Lab::open(lab)?;
+        LabConfig::read(lab).map_err(StackError::from)?;
+        // One that is ending already does not listen any more; whoever has it open without serving it is named.
+        released(lab, ENDING_MAX)?;
         manner.hint(&format!("{} is at rest: there is nothing to stop", lab.display()));
         return Ok(0);
     };
     let code = through(client, lab, &Command::Stop, false, manner, out)?;
-    released(lab)?;
+    released(lab, END_MAX)?;
     Ok(code)
 }
 
@@ -62,13 +66,13 @@ pub fn power_cut(args: &PowerCutArgs, manner: Manner, out: &mut impl Write) -> O
         manner.hint(&format!("seed {seed}"));
     }
     let code = through(client, lab, &Command::PowerCut { seed }, false, manner, out)?;
-    released(lab)?;
+    released(lab, END_MAX)?;
     Ok(code)
 }
 
-/// Waits until the lab can be opened again.
-fn released(lab: &Path) -> Result<(), StackError> {
-    let deadline = Instant::now() + END_MAX;
+/// Waits until the lab can be opened again, so long at the most.
+pub fn released(lab: &Path, patience: Duration) -> Result<(), StackError> {
+    let deadline = Instant::now() + patience;
     loop {
         match lock_directory(lab) {
             Err(StackError::InUse { .. }) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(2)),

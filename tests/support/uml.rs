@@ -25,6 +25,7 @@ pub struct Outcome {
 
 /// Work on one array: which images, then step by step what to do. Members are named by their place
 /// among the images.
+#[derive(Clone)]
 pub struct Array {
     name: String,
     begin: String,
@@ -161,6 +162,11 @@ impl Array {
     /// Reads all of the array for the verdict's MD5.
     pub fn content(self) -> Array {
         self.step::<&str>("content", &[])
+    }
+
+    /// Mounts the file system on the array, and takes the MD5 of all its files' MD5s for the verdict's.
+    pub fn tree(self, file_system: &str) -> Array {
+        self.step("tree", &[file_system])
     }
 
     /// From here on the array stays active, its bitmap bits stay set, and at the end its power is cut.

@@ -176,4 +176,11 @@ content() {
     md5=$(dd if=$md bs=1M iflag=direct status=none | md5sum) && md5=${md5%% *}
 }
 
+tree() { # FILE_SYSTEM: the MD5 of all its files' MD5s
+    mkdir -p /run/tree
+    modprobe "$1" 2> /dev/null || true # it may be built in
+    mount -t "$1" -o ro $md /run/tree || return
+    md5=$(cd /run/tree && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 md5sum | md5sum) && md5=${md5%% *}
+    umount /run/tree
+}
 examine() { mdadm --examine "${devices[@]}"; }
