@@ -24,6 +24,9 @@ pub fn trials() -> Vec<Trial> {
         story("nbd::a_map_shows_where_redundancy_is_missing").needs(&["nbdinfo"]).sampled_by(a_map_shows),
         story("nbd::nbdcopy_brings_bytes_there_and_back").needs(&["nbdcopy"]).sampled_by(nbdcopy_brings_bytes),
         story("nbd::qemu_reads_what_it_wrote").needs(&["qemu-img", "qemu-io", "nbdcopy"]).sampled_by(qemu_reads),
+        story("nbd::nbdfuse_makes_a_file_of_it")
+            .needs(&["nbdfuse", "fusermount3", "mkfs.ext4"])
+            .sampled_by(nbdfuse_makes_a_file),
         story("nbd::fio_finds_what_it_wrote_over_one_connection_and_eight").needs(&["fio"]).sampled_by(fio_finds),
         story("nbd::fio_finds_what_it_wrote_while_a_member_fails_and_a_spare_is_filled")
             .needs(&["fio"])
@@ -57,6 +60,28 @@ const LEVELS: [&str; 7] = [
 fn captive(lab: &Lab, words: &str, command: &str) -> Raidlab {
     let words = ["serve", "lab"].into_iter().chain(words.split_whitespace());
     raidlab(lab.around(), words.chain(["--run", command])).within(Duration::from_secs(120))
+}
+
+fn nbdfuse_makes_a_file(mut sample: Sample) {
+    for level in sample.some(1, LEVELS.to_vec()) {
+        let lab = Lab::create(level);
+        let bytes = sample.bytes(lab.size() as usize);
+        fs::write(lab.around().join("in"), &bytes).expect("there is room");
+        let script = r#"set -e
+            PATH=$PATH:/usr/sbin:/sbin
+            mkdir mnt
+            nbdfuse mnt "$uri" &
+            trap 'fusermount3 -u mnt; wait' EXIT
+            until [ -e mnt/nbd ]; do sleep 0.01; done
+            dd if=in of=mnt/nbd bs=1M conv=notrunc,fsync status=none
+            cmp in mnt/nbd
+            mkfs.ext4 -q -F mnt/nbd
+            e2fsck -fn mnt/nbd > fsck"#;
+        captive(&lab, "", script).run().expect_ok();
+        if !level.starts_with("--level 0") {
+            assert_eq!((lab.state().as_str(), lab.mismatches()), ("clean", 0), "{level}");
+        }
+    }
 }
 
 /// `raidlab serve lab WORDS`, and where it is found.
@@ -359,7 +384,7 @@ fn request(command: u16, offset: u64, length: u32) -> Vec<u8> {
     bytes
 }
 
-/// Random bytes, half handshakes, lengths and offsets without end, a thousand connects, readers that do not read, cuts
+/// Random bytes, half handshakes, lengths and offsets without end, ten thousand connects, readers that do not read, cuts
 /// in the middle of a request; all the while another client writes and verifies.
 fn a_client_that_means_ill(mut sample: Sample) {
     let lab = Lab::create("--level 5 --disks 3 --chunk 64K --size 24M");
@@ -423,7 +448,7 @@ fn a_client_that_means_ill(mut sample: Sample) {
     let reads: Vec<u8> = (0..20_000).flat_map(|_| request(0, 0, 1 << 20)).collect();
     send(&mut greedy, &reads);
     let crowd: Vec<UnixStream> = (0..300).filter_map(|_| UnixStream::connect(socket(&lab)).ok()).collect();
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         drop(UnixStream::connect(socket(&lab)));
     }
     let resident = resident(process);

@@ -123,7 +123,7 @@ fn a_server_that_is_killed(mut sample: Sample) {
 
     let job = format!(
         "fio --name=t --ioengine=nbd --uri=\"$uri\" --rw=randwrite --bs=8k --iodepth=8 --verify=crc32c --verify_fatal=1 \
-         --size=20M --loops=1000 --time_based --runtime=12 --randseed={} --output=fio.txt",
+         --size=20M --loops=1000 --time_based --runtime=16 --randseed={} --output=fio.txt",
         sample.seed() >> 32
     );
     let served = lab.call_words(&["serve", "lab", "--run", &job]).start();

@@ -6,7 +6,6 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::sync_channel;
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -103,19 +102,6 @@ impl Elsewhere {
     pub fn new(stack: &Stack, handle: Handle) -> Elsewhere {
         Elsewhere { handle, capacity: Volume::capacity(stack), block: Volume::block(stack) }
     }
-
-    fn request(&self, extent: Extent, op: Op) -> (Option<Op>, Result<(), IoError>) {
-        let (sender, receiver) = sync_channel::<Completion>(1);
-        let asked = self.handle.submit(extent, op, move |completion| {
-            // Whoever asked waits.
-            let _ = sender.send(completion);
-        });
-        match asked.ok().and_then(|()| receiver.recv().ok()) {
-            Some(completion) => (Some(completion.op), completion.result),
-            // The lab is being stopped.
-            None => (None, Err(IoError::Offline)),
-        }
-    }
 }
 
 impl Volume for Elsewhere {
@@ -128,19 +114,23 @@ impl Volume for Elsewhere {
     }
 
     fn read(&mut self, extent: Extent) -> Result<Vec<u8>, IoError> {
-        match self.request(extent, Op::Read(Buf::zeroed(extent.length.bytes() as usize))) {
-            (Some(Op::Read(buf)), Ok(())) => Ok(buf.to_vec()),
-            (_, result) => Err(result.err().unwrap_or(IoError::Offline)),
+        let op = Op::Read(Buf::zeroed(extent.length.bytes() as usize));
+        let Completion { op, result, .. } = self.handle.request(extent, op).map_err(|_| IoError::Offline)?;
+        match (op, result) {
+            (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
+            (_, result) => Err(result.err().unwrap_or(IoError::Medium)),
         }
     }
 
     fn write(&mut self, at: Lba, bytes: &[u8]) -> Result<(), IoError> {
         let extent = Extent::new(at, Sectors(bytes.len() as u64 / SECTOR_BYTES));
-        self.request(extent, Op::Write(Payload::copy_of(bytes), Durability::Volatile)).1
+        let op = Op::Write(Payload::copy_of(bytes), Durability::Volatile);
+        self.handle.request(extent, op).map_err(|_| IoError::Offline)?.result
     }
 
     fn flush(&mut self) -> Result<(), IoError> {
-        self.request(Extent::new(Lba(0), Sectors::ZERO), Op::Flush).1
+        let nothing = Extent::new(Lba(0), Sectors::ZERO);
+        self.handle.request(nothing, Op::Flush).map_err(|_| IoError::Offline)?.result
     }
 }
 

@@ -218,7 +218,7 @@ mod tests {
         let findings = examine(Path::new("/nowhere/at/all"));
         assert!(matches!(findings[0].state, State::Missing { .. }), "{findings:?}");
         assert!(matches!(findings[1].state, State::Missing { .. }), "{findings:?}");
-        assert_eq!(findings.len(), 8);
+        assert_eq!(findings.len(), 13);
     }
 
     #[test]

@@ -157,6 +157,10 @@ fn in_background(args: &MountArgs, lab: &Path, at: &Path, out: &mut impl Write) 
 
 fn serve(args: &MountArgs, lab: &Path, at: &Path, manner: Manner, out: &mut impl Write) -> Outcome {
     let stop = stop_flag();
+    if args.background {
+        // Signals to whoever started this, and to all that they started, are not for this process.
+        let _ = rustix::process::setsid();
+    }
     if !args.dry_run {
         // What a process that is gone left of this lab.
         clean(lab, manner)?;
@@ -195,10 +199,11 @@ fn serve(args: &MountArgs, lab: &Path, at: &Path, manner: Manner, out: &mut impl
             },
             Course::Mounted => {
                 if !std::mem::replace(&mut told, true) {
-                    // Nobody may be there to read it.
-                    let _ = writeln!(out, "{}", mounting.shown().display()).and_then(|()| out.flush());
+                    let heard = writeln!(out, "{}", mounting.shown().display()).and_then(|()| out.flush());
                     if let Some(log) = &background {
                         leave_terminal(log);
+                        // Whoever wanted it did not wait for it: it is not wanted any more.
+                        stop.fetch_or(heard.is_err(), Ordering::Relaxed);
                     }
                 }
                 let is_gone = look_at.elapsed() > Duration::ZERO && {
@@ -285,10 +290,9 @@ fn begin(plan: Plan, stack: &Stack, manner: Manner) -> Result<(Serving, Mounting
     Ok((serving, Mounting::new(plan, handle), inbox))
 }
 
-/// From now on nobody reads what is said: it goes into a file, and signals of the terminal go elsewhere.
+/// From now on nobody reads what is said: it goes into a file.
 fn leave_terminal(log: &Path) {
     // Best effort: the worst is a line that nobody sees.
-    let _ = rustix::process::setsid();
     if let Ok(file) = std::fs::OpenOptions::new().create(true).append(true).open(log) {
         let _ = rustix::stdio::dup2_stderr(&file);
     }

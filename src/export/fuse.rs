@@ -13,7 +13,6 @@
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -123,23 +122,16 @@ impl Port {
         Extent::new(Lba(start / SECTOR_BYTES), Sectors((end - start) / SECTOR_BYTES))
     }
 
-    /// Carries one request out while this thread waits.
-    fn request(&self, extent: Extent, op: Op) -> (Option<Op>, Result<(), IoError>) {
-        let (sender, receiver) = sync_channel::<Completion>(1);
-        let asked = self.handle.submit(extent, op, move |completion| {
-            // Whoever asked waits.
-            let _ = sender.send(completion);
-        });
-        match asked.ok().and_then(|()| receiver.recv().ok()) {
-            Some(completion) => (Some(completion.op), completion.result),
-            None => (None, Err(IoError::Offline)),
-        }
+    fn request(&self, extent: Extent, op: Op) -> Result<(), IoError> {
+        self.handle.request(extent, op).map_err(|_| IoError::Offline)?.result
     }
 
     fn read_now(&self, extent: Extent) -> Result<Vec<u8>, IoError> {
-        match self.request(extent, Op::Read(Buf::zeroed(extent.length.bytes() as usize))) {
-            (Some(Op::Read(buf)), Ok(())) => Ok(buf.to_vec()),
-            (_, result) => Err(result.err().unwrap_or(IoError::Offline)),
+        let op = Op::Read(Buf::zeroed(extent.length.bytes() as usize));
+        let Completion { op, result, .. } = self.handle.request(extent, op).map_err(|_| IoError::Offline)?;
+        match (op, result) {
+            (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
+            (_, result) => Err(result.err().unwrap_or(IoError::Medium)),
         }
     }
 
@@ -169,10 +161,10 @@ impl Port {
             let extent = self.blocks(at, to - at);
             self.writes.begin(extent);
             let result = match is_whole {
-                true => self.request(extent, Op::WriteZeroes(Durability::Volatile)).1,
-                false => self.with_edges(extent, at, &vec![0; (to - at) as usize]).and_then(|bytes| {
-                    self.request(extent, Op::Write(Payload::copy_of(&bytes), Durability::Volatile)).1
-                }),
+                true => self.request(extent, Op::WriteZeroes(Durability::Volatile)),
+                false => self
+                    .with_edges(extent, at, &vec![0; (to - at) as usize])
+                    .and_then(|bytes| self.request(extent, Op::Write(Payload::copy_of(&bytes), Durability::Volatile))),
             };
             self.writes.end(extent);
             result?;
@@ -480,7 +472,7 @@ mod tests {
                 for (offset, length) in ranges {
                     let all = port.blocks(0, port.size());
                     let full = vec![0xab; port.size() as usize];
-                    port.request(all, Op::Write(Payload::copy_of(&full), Durability::Volatile)).1.unwrap();
+                    port.request(all, Op::Write(Payload::copy_of(&full), Durability::Volatile)).unwrap();
                     port.zero(offset, length).unwrap();
                     let found = port.read_now(all).unwrap();
                     for (at, byte) in found.iter().enumerate() {

@@ -7,7 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel, sync_channel};
 
 use rustix::event::{EventfdFlags, eventfd};
 use slab::Slab;
@@ -75,6 +75,18 @@ impl Handle {
             let _ = rustix::io::write(&self.bell.descriptor, &1_u64.to_ne_bytes());
         }
         Ok(())
+    }
+}
+
+impl Handle {
+    /// Carries one request out while this thread, which is not the reactor's, waits. An error if the loop has ended.
+    pub fn request(&self, extent: Extent, op: Op) -> Result<Completion, Stopped> {
+        let (sender, receiver) = sync_channel(1);
+        self.submit(extent, op, move |completion| {
+            // Whoever asked waits.
+            let _ = sender.send(completion);
+        })?;
+        receiver.recv().map_err(|_| Stopped)
     }
 }
 
