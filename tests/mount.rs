@@ -315,7 +315,7 @@ fn refused() {
         ("mount lab mnt --yes", 3, "--mkfs"),
         ("mount lab mnt", 4, "--mkfs ext4 makes a file system on it"),
         // Smaller than xfs may be.
-        ("mount lab mnt --mkfs xfs", 4, "mkfs.xfs"),
+        ("mount lab mnt --mkfs xfs", 4, "larger than 300MB"),
     ] {
         lab.refuses(words, code, phrase);
         nothing_is_left(&lab);

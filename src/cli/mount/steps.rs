@@ -66,8 +66,11 @@ pub struct Plan {
     pub stripe: Sectors,
 }
 
-/// Blocks of ext4 in bytes: what stride and stripe-width count.
-const EXT4_BLOCK: u64 = 4096;
+/// Blocks of ext4 and XFS in bytes: what stride and stripe-width count, and what su is made of.
+const BLOCK: u64 = 4096;
+/// From here on, the eight allocation groups that mkfs.xfs makes of a striped volume hold its log of 64 MiB each;
+/// below, it asks for them all the same, and refuses.
+const EIGHT_GROUPS: Sectors = Sectors(1 << 21);
 
 impl Plan {
     fn fuse(&self) -> PathBuf {
@@ -81,20 +84,21 @@ impl Plan {
     /// mkfs with its arguments. The array's geometry is handed over: a loop device does not tell it.
     fn mkfs(&self, file_system: FileSystem, device: &Path) -> Vec<String> {
         let (chunk, data) = (self.chunk.bytes(), self.stripe.0.checked_div(self.chunk.0).unwrap_or(0));
-        let striped = chunk > 0 && data > 0;
+        let striped = chunk > 0 && data > 0 && chunk.is_multiple_of(BLOCK);
         let mut words = vec![format!("mkfs.{}", file_system.name())];
         match file_system {
             FileSystem::Ext4 => {
                 words.extend(["-q", "-F", "-b", "4096"].map(String::from));
                 if striped {
-                    let stride = chunk / EXT4_BLOCK;
+                    let stride = chunk / BLOCK;
                     words.extend(["-E".into(), format!("stride={stride},stripe_width={}", stride * data)]);
                 }
             }
             FileSystem::Xfs => {
                 words.extend(["-q", "-f"].map(String::from));
                 if striped {
-                    words.extend(["-d".into(), format!("su={chunk},sw={data}")]);
+                    let groups = if self.limits.capacity < EIGHT_GROUPS { ",agcount=4" } else { "" };
+                    words.extend(["-d".into(), format!("su={chunk},sw={data}{groups}")]);
                 }
             }
             FileSystem::Btrfs => words.extend(["-q", "-f"].map(String::from)),
@@ -288,7 +292,8 @@ fn run(words: &[String]) -> Result<(), Failure> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.trim().lines().collect::<Vec<_>>().join("; ");
+    // What went wrong comes first, how to call it after that.
+    let said = said.trim().lines().take_while(|line| !line.starts_with("Usage:")).collect::<Vec<_>>().join("; ");
     Err(failed(if said.is_empty() { output.status.to_string() } else { said }))
 }
 
@@ -363,7 +368,11 @@ mod tests {
             words(plan(chunk, 3 * chunk, FileSystem::Ext4)),
             "mkfs.ext4 -q -F -b 4096 -E stride=16,stripe_width=48 /dev/loop7"
         );
-        assert_eq!(words(plan(chunk, 3 * chunk, FileSystem::Xfs)), "mkfs.xfs -q -f -d su=65536,sw=3 /dev/loop7");
+        let xfs = plan(chunk, 3 * chunk, FileSystem::Xfs);
+        assert_eq!(words(xfs.clone()), "mkfs.xfs -q -f -d su=65536,sw=3,agcount=4 /dev/loop7");
+        let large = Plan { limits: Limits::of_disk(Sectors(1 << 21)), ..xfs };
+        assert_eq!(words(large), "mkfs.xfs -q -f -d su=65536,sw=3 /dev/loop7");
+        assert_eq!(words(plan(6 << 10, 18 << 10, FileSystem::Xfs)), "mkfs.xfs -q -f /dev/loop7");
         assert_eq!(words(plan(0, 0, FileSystem::Xfs)), "mkfs.xfs -q -f /dev/loop7");
         assert_eq!(words(plan(chunk, chunk, FileSystem::Btrfs)), "mkfs.btrfs -q -f /dev/loop7");
     }
