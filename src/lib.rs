@@ -33,7 +33,7 @@
 //! | [`config`] | `lab.toml` as types |
 //! | [`stack`] | from a lab's directory to a running stack: the only place that knows all layers |
 //! | [`reactor`] | real time: drives a stack on the calling thread |
-//! | [`nbd`] | the NBD protocol as bytes, for both ends |
+//! | [`nbd`] | the NBD protocol as bytes, for both ends, and the TLS around it |
 //! | [`export`] | front ends: the NBD server, a file through FUSE, loop devices |
 //! | [`control`] | how a command reaches an array that runs in another process |
 //! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns |

@@ -21,6 +21,7 @@ mod md;
 mod mount;
 mod nbd;
 mod nbd_member;
+mod nbd_tls;
 mod scenarios;
 mod support;
 mod to_md;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         nbd::trials(),
         control::trials(),
         nbd_member::trials(),
+        nbd_tls::trials(),
         mount::trials(),
     ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()

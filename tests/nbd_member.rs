@@ -204,7 +204,7 @@ fn what_cannot_be_a_member() {
     for (uri, code, phrase) in [
         ("nbd://127.0.0.1:1/x", 4, "is its server running?"),
         ("nbd+unix:///?socket=nowhere", 4, "is its server running?"),
-        ("nbds://there/x", 3, "TLS"),
+        ("nbds://there/x", 3, "tls-certificates"),
         ("nbd:there", 3, "type nbd://HOST"),
     ] {
         lab.refuses(&create(uri), code, phrase);

@@ -5,12 +5,13 @@ use std::rc::Rc;
 
 use libfuzzer_sys::fuzz_target;
 use raidlab::block::{Instant, IoError, Limits, Op, Sectors, State};
-use raidlab::export::nbd::{Connection, Export, WINDOW, Work};
-use raidlab::nbd::{ClientOption, InfoQuery, MetaQuery};
+use raidlab::export::nbd::{Connection, Export, Secrecy, WINDOW, Work};
+use raidlab::nbd::{ClientOption, InfoQuery, MetaQuery, Side};
 
 const SECTORS: Sectors = Sectors(1 << 16);
 
-/// What comes before the bytes: nothing, or a handshake that agrees on simple, structured or extended replies.
+/// What comes before the bytes: nothing, or a handshake that agrees on simple, structured or extended replies, and on
+/// TLS before that.
 fn prelude(kind: u8) -> Vec<u8> {
     let queries = vec![String::from("base:allocation"), String::from("raidlab:state")];
     let contexts = ClientOption::SetMetaContext(MetaQuery { export: String::new(), queries });
@@ -21,14 +22,20 @@ fn prelude(kind: u8) -> Vec<u8> {
         _ => vec![ClientOption::ExtendedHeaders, contexts],
     };
     let go = ClientOption::Go(InfoQuery { export: String::new(), wanted: vec![] });
-    let options = options.iter().chain([&go]).flat_map(ClientOption::encode);
+    let tls = (kind & 8 != 0).then_some(&ClientOption::StartTls);
+    let options = tls.into_iter().chain(&options).chain([&go]).flat_map(ClientOption::encode);
     3_u32.to_be_bytes().into_iter().chain(options).collect()
 }
 
 fuzz_target!(|input: (u8, u8, Vec<Vec<u8>>)| {
     let (kind, habits, portions) = input;
     let export = Export::new("fuzz", "", Limits { preferred: Sectors(384), ..Limits::of_disk(SECTORS) }, habits & 1 != 0);
-    let mut connection = Connection::new(Rc::new(export), Instant::START);
+    let secrecy = match kind >> 4 & 3 {
+        0 => Secrecy::Required,
+        1 => Secrecy::Offered,
+        _ => Secrecy::None,
+    };
+    let mut connection = Connection::new(Rc::new(export), secrecy, Instant::START);
     let mut pieces = Vec::new();
     let mut work = |connection: &mut Connection, all: bool| {
         while let Some(work) = connection.next_work() {
@@ -70,6 +77,10 @@ fuzz_target!(|input: (u8, u8, Vec<Vec<u8>>)| {
             work(&mut connection, taken == 0);
             if habits & 4 == 0 || taken == 0 {
                 send(&mut connection);
+            }
+            // What encrypts is not here: bytes are taken as they come out of it.
+            if connection.awaits_tls() {
+                connection.encrypted();
             }
             connection.go_on();
             if taken == 0 && connection.spaces().is_empty() {

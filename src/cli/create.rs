@@ -16,7 +16,6 @@ use crate::config::{
     self, Backend, Backing, Cache, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION,
 };
 use crate::disk::{Image, ImageError, Space};
-use crate::nbd::NbdUri;
 use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
 use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
@@ -353,10 +352,7 @@ pub fn existing_backing(word: &Path, directory: &Path) -> Result<Backing, Failur
     let cannot = |error: std::io::Error| Failure::cannot(format!("cannot use {}: {error}", word.display()));
     match Backing::named(word).map_err(|error| Failure::usage(error.to_string()))? {
         Backing::File(path) => Ok(Backing::File(directory.join(path).canonicalize().map_err(cannot)?)),
-        Backing::Nbd(NbdUri { server, export }) => {
-            let server = server.within(directory).absolute().map_err(cannot)?;
-            Ok(Backing::Nbd(NbdUri { server, export }))
-        }
+        Backing::Nbd(uri) => uri.within(directory).absolute().map(Backing::Nbd).map_err(cannot),
     }
 }
 

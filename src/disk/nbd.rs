@@ -33,14 +33,15 @@ use rangemap::RangeSet;
 use rustix::event::epoll::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
     RequestId, Sectors, Wakeups,
 };
-use crate::nbd::{ClientError, ExportFacts, NbdUri, TransmissionFlags};
-use line::{Address, Break, Line};
+use crate::nbd::{ClientError, Credentials, CredentialsError, ExportFacts, NbdServer, NbdUri, TransmissionFlags};
+use line::{Address, Break, Line, Secrecy};
 
 /// How patient a bank is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -113,6 +114,22 @@ pub enum NbdDiskError {
         /// Why not.
         source: ClientError,
     },
+    /// It is to be spoken to under TLS, and what that needs is not there.
+    #[error("cannot speak TLS with {uri}: {source}")]
+    Credentials {
+        /// The export.
+        uri: Box<NbdUri>,
+        /// What is missing.
+        source: CredentialsError,
+    },
+    /// No certificate can be made out for its server.
+    #[error("cannot speak TLS with {uri}: {name:?} is no name a certificate could have; give ?tls-hostname=NAME")]
+    Name {
+        /// The export.
+        uri: Box<NbdUri>,
+        /// What its server is called.
+        name: String,
+    },
     /// It takes no writes.
     #[error("{uri} is read-only: a disk must be writable")]
     ReadOnly {
@@ -143,6 +160,7 @@ pub enum NbdDiskError {
 struct Disk {
     uri: NbdUri,
     address: Address,
+    secrecy: Option<Secrecy>,
     facts: ExportFacts,
     limits: Limits,
     link: Link,
@@ -227,9 +245,11 @@ impl NbdBank {
         let unreachable = |source: io::Error| NbdDiskError::Unreachable { uri: boxed(), source };
         let address = Address::of(&uri.server).map_err(unreachable)?;
         let patience = Patience::of(self.options.outage_max);
+        let secrecy = secrecy_of(uri)?;
         let mut way = 0;
         let mut line = loop {
-            let attempt = Line::begin(&address, way, &uri.export, &self.epoll, token, self.options.request_max)
+            let (secrecy, patience_of_line) = (secrecy.as_ref(), self.options.request_max);
+            let attempt = Line::begin(&address, way, &uri.export, secrecy, &self.epoll, token, patience_of_line)
                 .map_err(Break::System)
                 .and_then(|mut line| {
                     line.drive(&self.epoll, &patience, |line| line.client.export().is_some()).map(|there| (line, there))
@@ -258,6 +278,7 @@ impl NbdBank {
         self.disks.push(Disk {
             uri: uri.clone(),
             address,
+            secrecy,
             facts,
             limits,
             link: Link::Up(line),
@@ -277,6 +298,24 @@ impl NbdBank {
         let disk = &mut self.disks[device.0 as usize];
         disk.is_closed = true;
         disk.let_go_if_idle();
+    }
+}
+
+/// Who the server of an export has to be, and who is trusted to say so.
+fn secrecy_of(uri: &NbdUri) -> Result<Option<Secrecy>, NbdDiskError> {
+    let Some(tls) = &uri.tls else { return Ok(None) };
+    let boxed = || Box::new(uri.clone());
+    let credentials = Credentials::of(&tls.certificates)
+        .client()
+        .map_err(|source| NbdDiskError::Credentials { uri: boxed(), source })?;
+    let name = match (&tls.hostname, &uri.server) {
+        (Some(name), _) => name.clone(),
+        (None, NbdServer::Tcp { host, .. }) => host.clone(),
+        (None, NbdServer::Unix(_)) => "localhost".to_owned(),
+    };
+    match ServerName::try_from(name.clone()) {
+        Ok(name) => Ok(Some(Secrecy { credentials, name })),
+        Err(_) => Err(NbdDiskError::Name { uri: boxed(), name }),
     }
 }
 
@@ -494,8 +533,9 @@ impl Disk {
     ) {
         if outage.line.is_none() && outage.retry_at <= now {
             let way = outage.attempts as usize;
+            let (export, secrecy) = (&self.uri.export, self.secrecy.as_ref());
             let begun =
-                Line::begin(&self.address, way, &self.uri.export, shared.epoll, token, shared.options.request_max);
+                Line::begin(&self.address, way, export, secrecy, shared.epoll, token, shared.options.request_max);
             match begun {
                 Ok(line) => outage.line = Some(line),
                 Err(_) => outage.retry_later(now),

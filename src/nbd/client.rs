@@ -5,7 +5,8 @@
 //!   next_done <- replies  <- received, spaces <- socket
 //! ```
 //!
-//! The client asks for extended headers, then for structured replies, and takes what it gets; then for the export. A
+//! A client that is to be encrypted asks for TLS before anything else, and takes no less; what moves its bytes encrypts
+//! them once [`Client::awaits_tls`] says so. The client asks for extended headers, then for structured replies, and takes what it gets; then for the export. A
 //! request goes out at once, in pieces where the server takes less in one; replies come in any order, and a request is
 //! done when its last piece is. Bytes of a read go from the socket into the buffer of the read, but for those that
 //! arrived together with a header.
@@ -20,13 +21,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSliceMut;
 
-use smallvec::SmallVec;
 use thiserror::Error;
 
 use super::{
     Chunk, ClientFlags, ClientOption, Command, CommandFlags, Greeting, HandshakeFlags, INTAKE_BYTES, Info, InfoQuery,
     InfoRequest, Intake, NbdError, OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyHeader, ReplyStyle, RequestHeader,
-    RequestStyle, Slices, TransmissionFlags, Violation,
+    RequestStyle, Side, Slices, Spaces, TransmissionFlags, Violation,
 };
 use crate::block::{Buf, Durability, Extent, IoError, Op, Payload};
 
@@ -71,6 +71,15 @@ pub enum ClientError {
         /// In its own words.
         message: String,
     },
+    /// It has no TLS, which was asked for.
+    #[error("the server does not speak TLS{}", in_words(message))]
+    NoTls {
+        /// In its own words.
+        message: String,
+    },
+    /// It is not who it should be, or breaks the rules of TLS.
+    #[error("no TLS with this server: {0}")]
+    Tls(String),
     /// A reply to nothing that was asked, or not the one that is due.
     #[error("the server sent a reply that nothing was asked for")]
     Unasked,
@@ -87,19 +96,25 @@ pub enum ClientError {
 fn refused(refusal: Refusal, message: &str) -> String {
     let why = match refusal {
         Refusal::Unknown => "the server has no such export",
-        Refusal::TlsRequired => "the server asks for TLS, which raidlab does not speak as a client",
+        Refusal::TlsRequired => "the server asks for TLS: write nbds:// or nbds+unix://, with ?tls-certificates=DIR",
         Refusal::Policy => "the server does not let us in",
         Refusal::Unsupported => "the server is too old: it does not know GO",
         Refusal::Shutdown => "the server is ending",
         _ => "the server refuses the export",
     };
-    if message.is_empty() { why.to_owned() } else { format!("{why} ({})", message.escape_debug()) }
+    format!("{why}{}", in_words(message))
+}
+
+/// What a server says of it.
+fn in_words(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(" ({})", message.escape_debug()) }
 }
 
 /// The client's side of a connection.
 #[derive(Debug)]
 pub struct Client {
     export: String,
+    is_to_be_encrypted: bool,
     phase: Phase,
     style: ReplyStyle,
     intake: Intake,
@@ -115,6 +130,10 @@ pub struct Client {
 #[derive(Debug)]
 enum Phase {
     Greeting,
+    /// What was asked for last.
+    StartTls,
+    /// TLS was agreed on, and has not begun.
+    Encrypting,
     /// What was asked for last.
     ExtendedHeaders,
     StructuredReply,
@@ -166,10 +185,11 @@ struct Piece {
 }
 
 impl Client {
-    /// A connection to `export` that has just been made.
-    pub fn new(export: &str) -> Client {
+    /// A connection to `export` that has just been made, and is to be encrypted or not.
+    pub fn new(export: &str, is_to_be_encrypted: bool) -> Client {
         Client {
             export: export.to_owned(),
+            is_to_be_encrypted,
             phase: Phase::Greeting,
             style: ReplyStyle::Simple,
             intake: Intake::new(),
@@ -283,49 +303,20 @@ impl Client {
 
     // ---- for whoever has the socket ----
 
-    /// Where arriving bytes are to be put; none once the client is closed.
-    pub fn spaces(&mut self) -> SmallVec<[IoSliceMut<'_>; 4]> {
-        let mut spaces = SmallVec::new();
-        if self.error().is_some() {
-            return spaces;
-        }
-        if let Expect::Data { cookie, at, left, .. } = self.expect {
-            let buf = self.pieces.get_mut(&cookie).and_then(|piece| piece.buf.as_mut()).expect("a read has a buffer");
-            spaces.extend(within(buf, at, left).map(IoSliceMut::new));
-        }
-        spaces.push(IoSliceMut::new(self.intake.space()));
-        spaces
+    /// Whether the next byte in each direction is to be encrypted.
+    pub fn awaits_tls(&self) -> bool {
+        matches!(self.phase, Phase::Encrypting)
     }
 
-    /// `count` bytes were put there.
-    pub fn received(&mut self, mut count: usize) {
-        if let Expect::Data { at, left, .. } = &mut self.expect {
-            let now = count.min(*left);
-            (*at, *left, count) = (*at + now, *left - now, count - now);
-        }
-        self.intake.fill(count);
-        while self.error().is_none() {
-            match self.understand() {
-                Ok(true) => {}
-                Ok(false) => return,
-                Err(error) => self.close(error),
-            }
-        }
+    /// From now on they are.
+    pub fn encrypted(&mut self) {
+        assert!(self.awaits_tls(), "TLS was not agreed on");
+        self.ask_for_headers();
     }
 
-    /// Whether there is something to send.
-    pub fn has_output(&self) -> bool {
-        !self.outbox.is_empty()
-    }
-
-    /// What is to be sent now, or the beginning of it.
-    pub(crate) fn slices(&self) -> Slices<'_> {
-        self.outbox.slices()
-    }
-
-    /// The first `count` bytes of it were sent.
-    pub fn sent(&mut self, count: usize) {
-        self.outbox.sent(count);
+    /// The encryption failed.
+    pub fn tls_failed(&mut self, why: String) {
+        self.close(ClientError::Tls(why));
     }
 
     // ---- inside ----
@@ -382,6 +373,8 @@ impl Client {
         let step = match self.phase {
             Phase::Greeting => self.take_greeting(),
             Phase::Transmission(_) => self.take_reply(),
+            Phase::Encrypting if self.intake.data().is_empty() => return Ok(false),
+            Phase::Encrypting => return Err(Violation::Unencrypted.into()),
             _ => self.take_option_reply(),
         };
         if step == Ok(false) && self.intake.space().is_empty() {
@@ -399,9 +392,18 @@ impl Client {
         let mut flags = ClientFlags::FIXED_NEWSTYLE;
         flags.set(ClientFlags::NO_ZEROES, greeting.flags.contains(HandshakeFlags::NO_ZEROES));
         self.outbox.head(flags.bits().to_be_bytes().as_slice().into());
+        if self.is_to_be_encrypted {
+            self.phase = Phase::StartTls;
+            self.ask(&ClientOption::StartTls);
+        } else {
+            self.ask_for_headers();
+        }
+        Ok(true)
+    }
+
+    fn ask_for_headers(&mut self) {
         self.phase = Phase::ExtendedHeaders;
         self.ask(&ClientOption::ExtendedHeaders);
-        Ok(true)
     }
 
     fn ask(&mut self, option: &ClientOption) {
@@ -418,6 +420,7 @@ impl Client {
         let Some((number, reply, used)) = OptionReply::decode(self.intake.data())? else { return Ok(false) };
         self.intake.consume(used);
         let asked = match &self.phase {
+            Phase::StartTls => ClientOption::StartTls,
             Phase::ExtendedHeaders => ClientOption::ExtendedHeaders,
             Phase::StructuredReply => ClientOption::StructuredReply,
             _ => ClientOption::Go(InfoQuery { export: String::new(), wanted: Vec::new() }),
@@ -426,6 +429,8 @@ impl Client {
             return Err(ClientError::Unasked);
         }
         match (&mut self.phase, reply) {
+            (Phase::StartTls, OptionReply::Ack) => self.phase = Phase::Encrypting,
+            (Phase::StartTls, OptionReply::Refused { message, .. }) => return Err(ClientError::NoTls { message }),
             (Phase::ExtendedHeaders, OptionReply::Ack) => {
                 self.style = ReplyStyle::Extended;
                 self.go();
@@ -567,6 +572,48 @@ impl Piece {
             return Err(ClientError::Unasked);
         }
         Ok((offset - self.offset) as usize)
+    }
+}
+
+impl Side for Client {
+    fn spaces(&mut self) -> Spaces<'_> {
+        let mut spaces = Spaces::new();
+        if self.error().is_some() {
+            return spaces;
+        }
+        if let Expect::Data { cookie, at, left, .. } = self.expect {
+            let buf = self.pieces.get_mut(&cookie).and_then(|piece| piece.buf.as_mut()).expect("a read has a buffer");
+            spaces.extend(within(buf, at, left).map(IoSliceMut::new));
+        }
+        spaces.push(IoSliceMut::new(self.intake.space()));
+        spaces
+    }
+
+    fn received(&mut self, mut count: usize) {
+        if let Expect::Data { at, left, .. } = &mut self.expect {
+            let now = count.min(*left);
+            (*at, *left, count) = (*at + now, *left - now, count - now);
+        }
+        self.intake.fill(count);
+        while self.error().is_none() {
+            match self.understand() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => self.close(error),
+            }
+        }
+    }
+
+    fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    fn slices(&self) -> Slices<'_> {
+        self.outbox.slices()
+    }
+
+    fn sent(&mut self, count: usize) {
+        self.outbox.sent(count);
     }
 }
 

@@ -78,6 +78,9 @@ pub enum Violation {
     /// Flags that were not offered.
     #[error("flags {0:#x} were not offered")]
     Flags(u32),
+    /// Bytes in the clear after TLS was agreed on: nobody knows who put them there.
+    #[error("bytes follow STARTTLS that are not encrypted")]
+    Unencrypted,
     /// A message that its length or content contradicts.
     #[error("a message is not formed as the protocol says")]
     Malformed,

@@ -9,30 +9,37 @@
 //! reply is a series of chunks, each with its own header), *extended* (the same with 64-bit lengths, in requests too).
 //!
 //! The codec neither reads, waits nor remembers: bytes become values and values become bytes, in both directions, so that
-//! a server and a client share it. [`Client`] is the client's side of a connection, without its socket. A `decode` of a beginning that is not all there gives `None`; what no client or server
-//! may send is a [`Violation`]. The source is `doc/proto.md` of the NBD project, with its branch `extension-ext-header`.
+//! a server and a client share it. A `decode` of a beginning that is not all there gives `None`; what no client or server
+//! may send is a [`Violation`]. [`Client`] is the client's side of a connection, without its socket. Either side may be
+//! encrypted (TLS); [`Credentials`] are what it shows and trusts then. The source is `doc/proto.md` of the NBD project, with its branch `extension-ext-header`.
 
 mod client;
+mod credentials;
 mod error;
 mod handshake;
 mod intake;
 mod outbox;
 mod reply;
 mod request;
+mod tls;
 mod uri;
 mod wire;
 
 pub use client::{Client, ClientError, ExportFacts};
+pub use credentials::{Credentials, CredentialsError};
 pub use error::{NbdError, Violation};
 pub use handshake::{
     ClientFlags, ClientOption, Greeting, HandshakeFlags, Info, InfoQuery, InfoRequest, MetaQuery, Misread,
     OptionHeader, OptionReply, Refusal, TransmissionFlags, export_name_answer,
 };
 pub(crate) use intake::{INTAKE_BYTES, Intake};
-pub(crate) use outbox::{Outbox, Slices};
+pub(crate) use outbox::Outbox;
+pub use outbox::Slices;
 pub use reply::{Chunk, Head, ReplyHeader, ReplyStyle, simple_reply};
 pub use request::{Command, CommandFlags, RequestHeader, RequestStyle};
-pub use uri::{NbdServer, NbdUri, UriError};
+pub(crate) use tls::{Opened, Tls};
+pub use tls::{SEALED_MAX, Side, Spaces};
+pub use uri::{NbdServer, NbdTls, NbdUri, UriError};
 
 /// The longest name, description, message or query, in bytes.
 pub const STRING_MAX: usize = 4096;

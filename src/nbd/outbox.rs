@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::Head;
 
 /// Slices for one system call.
-pub(crate) type Slices<'a> = SmallVec<[IoSlice<'a>; 128]>;
+pub type Slices<'a> = SmallVec<[IoSlice<'a>; 128]>;
 
 #[derive(Debug)]
 enum Segment {

@@ -3,10 +3,13 @@
 //! ```text
 //!   nbd://host[:port][/export]             TCP
 //!   nbd+unix:///[export]?socket=PATH       a socket in the file system
+//!   nbds://..., nbds+unix://...            the same under TLS, with
+//!       tls-certificates=DIR               who is trusted, and what is shown
+//!       tls-hostname=NAME                  who the server has to be, if that is not its host
 //! ```
 //!
-//! Percent-encoded, as `doc/uri.md` of the NBD project has it. The names `nbds` and `nbds+unix` stand for TLS, `nbd+vsock`
-//! for a virtual machine's socket: neither is spoken here.
+//! Percent-encoded, as `doc/uri.md` of the NBD project has it; the words about TLS are those of libnbd. `nbd+vsock`, a
+//! virtual machine's socket, is not spoken here.
 
 use std::ffi::OsString;
 use std::fmt::{self, Write};
@@ -25,6 +28,17 @@ pub struct NbdUri {
     pub server: NbdServer,
     /// The export; empty for the default one.
     pub export: String,
+    /// What TLS needs, if it is to be spoken.
+    pub tls: Option<NbdTls>,
+}
+
+/// What a client needs for TLS.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NbdTls {
+    /// The directory with its certificates.
+    pub certificates: PathBuf,
+    /// Who the server has to be, if that is not its host.
+    pub hostname: Option<String>,
 }
 
 /// Where a server is.
@@ -76,17 +90,33 @@ fn parsed(uri: &str) -> Result<NbdUri, &'static str> {
     if export.len() > STRING_MAX || export.contains('\0') {
         return Err("the export's name is none that the protocol takes");
     }
-    let socket = query.split('&').find_map(|part| part.strip_prefix("socket="));
-    let server = match (scheme, socket) {
-        ("nbds" | "nbds+unix", _) => return Err("TLS is not spoken to members"),
+    let word = |name: &str| {
+        query.split('&').filter_map(|part| part.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+    };
+    let (transport, tls) = match scheme.strip_prefix("nbds") {
+        Some(rest) => (format!("nbd{rest}"), Some(tls_of(word("tls-certificates"), word("tls-hostname"))?)),
+        None => (scheme.to_owned(), None),
+    };
+    let server = match (transport.as_str(), word("socket")) {
         ("nbd", None) => tcp(authority)?,
         ("nbd", Some(_)) => return Err("a socket goes with nbd+unix"),
         ("nbd+unix", Some(_)) if !authority.is_empty() => return Err("a socket has no host: write nbd+unix:///"),
-        ("nbd+unix", Some(path)) if !path.is_empty() => NbdServer::Unix(OsString::from_vec(decoded(path)?).into()),
+        ("nbd+unix", Some(path)) if !path.is_empty() => NbdServer::Unix(path_of(path)?),
         ("nbd+unix", _) => return Err("it names no socket"),
         _ => return Err("the protocol is none that is spoken here"),
     };
-    Ok(NbdUri { server, export })
+    Ok(NbdUri { server, export, tls })
+}
+
+fn tls_of(certificates: Option<&str>, hostname: Option<&str>) -> Result<NbdTls, &'static str> {
+    let certificates = certificates.filter(|path| !path.is_empty());
+    let certificates = certificates.ok_or("TLS wants ?tls-certificates=DIR, a directory with ca-cert.pem")?;
+    let hostname = hostname.map(|name| String::from_utf8(decoded(name)?).map_err(|_| "tls-hostname is no UTF-8"));
+    Ok(NbdTls { certificates: path_of(certificates)?, hostname: hostname.transpose()? })
+}
+
+fn path_of(text: &str) -> Result<PathBuf, &'static str> {
+    Ok(OsString::from_vec(decoded(text)?).into())
 }
 
 fn tcp(authority: &str) -> Result<NbdServer, &'static str> {
@@ -137,38 +167,52 @@ fn encoded(bytes: &[u8]) -> String {
     text
 }
 
-impl NbdServer {
-    /// The same server, where a relative path begins in `directory`.
-    pub fn within(self, directory: &Path) -> NbdServer {
-        match self {
-            NbdServer::Unix(path) => NbdServer::Unix(directory.join(path)),
-            tcp @ NbdServer::Tcp { .. } => tcp,
-        }
+impl NbdUri {
+    /// The same export, where relative paths begin in `directory`.
+    pub fn within(self, directory: &Path) -> NbdUri {
+        self.with_paths(|path| Ok::<_, std::convert::Infallible>(directory.join(path)))
+            .unwrap_or_else(|never| match never {})
     }
 
-    /// The same server, however the working directory changes.
-    pub fn absolute(self) -> std::io::Result<NbdServer> {
-        match self {
-            NbdServer::Unix(path) => std::path::absolute(path).map(NbdServer::Unix),
-            tcp @ NbdServer::Tcp { .. } => Ok(tcp),
-        }
+    /// The same export, however the working directory changes.
+    pub fn absolute(self) -> std::io::Result<NbdUri> {
+        self.with_paths(std::path::absolute)
     }
 
-    fn socket(path: &Path) -> String {
-        encoded(path.as_os_str().as_bytes())
+    fn with_paths<E>(mut self, change: impl Fn(PathBuf) -> Result<PathBuf, E>) -> Result<NbdUri, E> {
+        if let NbdServer::Unix(path) = self.server {
+            self.server = NbdServer::Unix(change(path)?);
+        }
+        if let Some(tls) = self.tls {
+            self.tls = Some(NbdTls { certificates: change(tls.certificates)?, ..tls });
+        }
+        Ok(self)
     }
 }
 
 impl fmt::Display for NbdUri {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let export = encoded(self.export.as_bytes());
+        let path = |path: &Path| encoded(path.as_os_str().as_bytes());
+        let (secure, export) = (if self.tls.is_some() { "s" } else { "" }, encoded(self.export.as_bytes()));
+        let mut query = Vec::new();
         match &self.server {
-            NbdServer::Unix(path) => write!(f, "nbd+unix:///{export}?socket={}", NbdServer::socket(path)),
+            NbdServer::Unix(socket) => {
+                write!(f, "nbd{secure}+unix:///{export}")?;
+                query.push(format!("socket={}", path(socket)));
+            }
             NbdServer::Tcp { host, port } => {
                 let (open, close) = if host.contains(':') { ("[", "]") } else { ("", "") };
-                write!(f, "nbd://{open}{host}{close}:{port}/{export}")
+                write!(f, "nbd{secure}://{open}{host}{close}:{port}/{export}")?;
             }
         }
+        if let Some(tls) = &self.tls {
+            query.push(format!("tls-certificates={}", path(&tls.certificates)));
+            query.extend(tls.hostname.iter().map(|name| format!("tls-hostname={}", encoded(name.as_bytes()))));
+        }
+        if !query.is_empty() {
+            write!(f, "?{}", query.join("&"))?;
+        }
+        Ok(())
     }
 }
 
@@ -177,11 +221,11 @@ mod tests {
     use super::*;
 
     fn tcp(host: &str, port: u16, export: &str) -> NbdUri {
-        NbdUri { server: NbdServer::Tcp { host: host.into(), port }, export: export.into() }
+        NbdUri { server: NbdServer::Tcp { host: host.into(), port }, export: export.into(), tls: None }
     }
 
     fn unix(path: &str, export: &str) -> NbdUri {
-        NbdUri { server: NbdServer::Unix(path.into()), export: export.into() }
+        NbdUri { server: NbdServer::Unix(path.into()), export: export.into(), tls: None }
     }
 
     #[test]
@@ -195,7 +239,16 @@ mod tests {
             ("nbd+unix:///a%20b?socket=/tmp/x%3Fy", unix("/tmp/x?y", "a b")),
             ("nbd+unix:////a?socket=nbd.sock", unix("nbd.sock", "/a")),
         ];
-        for (text, expected) in known {
+        let tls =
+            |hostname: Option<&str>| Some(NbdTls { certificates: "/a b".into(), hostname: hostname.map(Into::into) });
+        let secure = [
+            ("nbds://host/x?tls-certificates=/a%20b", NbdUri { tls: tls(None), ..tcp("host", PORT, "x") }),
+            (
+                "nbds+unix:///?socket=s&tls-hostname=lab&tls-certificates=/a%20b",
+                NbdUri { tls: tls(Some("lab")), ..unix("s", "") },
+            ),
+        ];
+        for (text, expected) in known.into_iter().chain(secure) {
             assert_eq!(text.parse(), Ok(expected.clone()), "{text}");
             assert_eq!(expected.to_string().parse(), Ok(expected), "{text}");
         }
@@ -204,7 +257,8 @@ mod tests {
     #[test]
     fn what_is_no_uri_says_why_and_a_path_is_not_taken_for_one() {
         for (text, why) in [
-            ("nbds://host/x", "TLS"),
+            ("nbds://host/x", "tls-certificates"),
+            ("nbds+vsock://1/?tls-certificates=x", "none that is spoken"),
             ("nbd+unix:///x", "no socket"),
             ("nbd+unix://host/x?socket=/y", "no host"),
             ("nbd:///x", "no host"),

@@ -1,6 +1,7 @@
 //! Words that stories are told in.
 #![allow(dead_code, reason = "a vocabulary: not every word is in use at every time")]
 
+pub mod certificates;
 pub mod cli;
 pub mod lab;
 pub mod process;

@@ -1,16 +1,21 @@
 //! A socket and the client that speaks through it; nothing here ever waits.
 
+use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
-use rustix::io::{Errno, readv, writev};
+use rustix::io::{Errno, read, readv, writev};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, getpeername, socket_with, sockopt};
 
-use crate::nbd::{Client, ClientError, NbdServer};
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+
+use crate::nbd::{Client, ClientError, NbdServer, Side, Tls};
 
 /// Where a server is found; a name is looked up once, when its disk is opened.
 #[derive(Clone, Debug)]
@@ -39,6 +44,15 @@ impl Address {
     }
 }
 
+/// How a line is to be encrypted.
+#[derive(Clone, Debug)]
+pub(super) struct Secrecy {
+    /// Who is trusted, and what is shown.
+    pub(super) credentials: Arc<ClientConfig>,
+    /// Who the server has to be.
+    pub(super) name: ServerName<'static>,
+}
+
 /// Why a line is of no use any more.
 #[derive(Debug)]
 pub(super) enum Break {
@@ -61,7 +75,11 @@ impl Break {
 #[derive(Debug)]
 pub(super) struct Line {
     pub(super) client: Client,
-    socket: OwnedFd,
+    /// A file, for reading and writing is all that is done with it.
+    socket: File,
+    secrecy: Option<Secrecy>,
+    /// What encrypts, once that was agreed on.
+    tls: Option<Tls>,
     is_connected: bool,
     /// The socket takes no more for now.
     is_full: bool,
@@ -77,6 +95,7 @@ impl Line {
         address: &Address,
         way: usize,
         export: &str,
+        secrecy: Option<&Secrecy>,
         epoll: &OwnedFd,
         token: u64,
         patience: Duration,
@@ -110,12 +129,15 @@ impl Line {
         };
         let watched = if is_connected { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
         epoll::add(epoll, &socket, EventData::new_u64(token), watched)?;
-        Ok(Line { client: Client::new(export), socket, is_connected, is_full: false, watched, token })
+        let client = Client::new(export, secrecy.is_some());
+        let (socket, secrecy) = (File::from(socket), secrecy.cloned());
+        Ok(Line { client, socket, secrecy, tls: None, is_connected, is_full: false, watched, token })
     }
 
     /// Whether [`Line::pump`] has something to send that the socket may take.
     pub(super) fn has_output(&self) -> bool {
-        self.is_connected && !self.is_full && self.client.has_output()
+        let is_sealed = self.tls.as_ref().is_some_and(Tls::has_output);
+        self.is_connected && !self.is_full && (self.client.has_output() || is_sealed)
     }
 
     /// Moves what can be moved in both directions.
@@ -145,13 +167,22 @@ impl Line {
 
     fn receive(&mut self) -> Result<(), Break> {
         while self.client.error().is_none() {
-            let mut spaces = self.client.spaces();
-            let room: usize = spaces.iter().map(|space| space.len()).sum();
-            match readv(&self.socket, &mut spaces) {
+            let (read, room) = match &mut self.tls {
+                None => {
+                    let mut spaces = self.client.spaces();
+                    let room: usize = spaces.iter().map(|space| space.len()).sum();
+                    (readv(&self.socket, &mut spaces), room)
+                }
+                Some(tls) => {
+                    let space = tls.space();
+                    let room = space.len();
+                    (read(&self.socket, space), room)
+                }
+            };
+            match read {
                 Ok(0) => return Err(Break::Ended),
                 Ok(count) => {
-                    drop(spaces);
-                    self.client.received(count);
+                    self.received(count);
                     if count < room {
                         break;
                     }
@@ -164,23 +195,52 @@ impl Line {
         Ok(())
     }
 
-    fn send(&mut self) -> Result<(), Break> {
-        while self.client.has_output() {
-            let slices = self.client.slices();
-            match writev(&self.socket, &slices) {
-                Ok(count) => {
-                    drop(slices);
-                    self.client.sent(count);
+    fn received(&mut self, count: usize) {
+        match &mut self.tls {
+            None => self.client.received(count),
+            Some(tls) => {
+                tls.filled(count);
+                if let Err(error) = tls.open(&mut self.client) {
+                    // The server may take what it is told of the reason.
+                    let _ = tls.write_to(&mut self.socket);
+                    self.client.tls_failed(error.to_string());
                 }
+            }
+        }
+        if self.client.awaits_tls()
+            && let Some(Secrecy { credentials, name }) = self.secrecy.take()
+        {
+            self.tls = Some(Tls::client(&credentials, name));
+            self.client.encrypted();
+        }
+    }
+
+    fn send(&mut self) -> Result<(), Break> {
+        loop {
+            let sent = match &mut self.tls {
+                None if !self.client.has_output() => return Ok(()),
+                None => {
+                    let written = writev(&self.socket, &self.client.slices());
+                    written.map(|count| self.client.sent(count))
+                }
+                Some(tls) => {
+                    tls.seal(&mut self.client);
+                    if !tls.has_output() {
+                        return Ok(());
+                    }
+                    let written = tls.write_to(&mut self.socket);
+                    written.map(|_| ()).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                }
+            };
+            match sent {
+                Ok(()) | Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => {
                     self.is_full = true;
-                    break;
+                    return Ok(());
                 }
-                Err(Errno::INTR) => {}
                 Err(errno) => return Err(Break::System(errno)),
             }
         }
-        Ok(())
     }
 
     fn watch(&mut self, epoll: &OwnedFd) -> Result<(), Errno> {
@@ -199,7 +259,14 @@ impl Drop for Line {
         if self.client.is_idle() && !self.client.has_output() {
             self.client.disconnect();
             // The server finds out either way.
-            let _ = writev(self.socket.as_fd(), &self.client.slices());
+            match &mut self.tls {
+                None => drop(writev(self.socket.as_fd(), &self.client.slices())),
+                Some(tls) => {
+                    tls.seal(&mut self.client);
+                    tls.end();
+                    drop(tls.write_to(&mut self.socket));
+                }
+            }
         }
     }
 }

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 use crate::block::Payload;
-use crate::export::nbd::{Connection, Export, Work};
-use crate::nbd::NbdServer;
+use crate::export::nbd::{self, Connection, Export, Work};
+use crate::nbd::Side;
 
 const SECTORS: u64 = 4096;
 const OPTIONS: NbdOptions =
@@ -58,7 +58,7 @@ impl Server {
     }
 
     fn uri(&self) -> NbdUri {
-        NbdUri { server: NbdServer::Unix(self.path.clone()), export: String::new() }
+        NbdUri { server: NbdServer::Unix(self.path.clone()), export: String::new(), tls: None }
     }
 
     fn bank(&self) -> Rig {
@@ -75,7 +75,7 @@ impl Server {
 /// One client, until it goes or orders say so.
 fn serve(mut stream: UnixStream, orders: &Mutex<Orders>, sectors: u64) {
     let export = Export::new("", "", Limits::of_disk(Sectors(sectors)), false);
-    let mut connection = Connection::new(Rc::new(export), Instant::START);
+    let mut connection = Connection::new(Rc::new(export), nbd::Secrecy::None, Instant::START);
     loop {
         while connection.has_output() {
             let bytes: Vec<u8> = connection.slices().iter().flat_map(|slice| slice.to_vec()).collect();

@@ -8,8 +8,11 @@
 //! Bytes of a write go from the socket into the buffer that becomes the payload, but for those that arrived together
 //! with the header; bytes of a read go from the buffer the volume filled into the socket.
 //!
+//! A client that asks for TLS gets it where the server has it: [`Connection::awaits_tls`] then says so, and all that
+//! follows passes through the encryption, which is the business of whoever has the socket.
+//!
 //! What is in the way of a message (no room in the window, too many requests, replies that were not taken) stops the
-//! intake, and nothing else: [`Connection::spaces`] gives no space, and the client's bytes stay in its socket.
+//! intake, and nothing else: it gives no space to put bytes in, and the client's bytes stay in its socket.
 
 use std::collections::VecDeque;
 use std::io::IoSliceMut;
@@ -17,16 +20,15 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use slab::Slab;
-use smallvec::SmallVec;
 
 use super::command::{Style, Task, judge};
 use super::haggle::{Context, Outcome, Terms};
-use super::{COMMANDS_MAX, Export, HANDSHAKE_MAX, WINDOW};
+use super::{COMMANDS_MAX, Export, HANDSHAKE_MAX, Secrecy, WINDOW};
 use crate::block::{Buf, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors, State};
 use crate::nbd::{
     Chunk, ClientFlags, ClientOption, Greeting, HandshakeFlags, Head, INTAKE_BYTES, Intake, NbdError, OptionHeader,
-    OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyStyle, RequestHeader, Slices, Violation, export_name_answer,
-    simple_reply,
+    OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyStyle, RequestHeader, Side, Slices, Spaces, Violation,
+    export_name_answer, simple_reply,
 };
 
 /// Replies that wait, in slices, before no more requests are taken.
@@ -63,6 +65,8 @@ enum Phase {
     Flags,
     /// Options.
     Options,
+    /// TLS was agreed on, and has not begun.
+    Encrypting,
     /// Requests.
     Transmission,
     /// No more requests; those that were taken are still answered.
@@ -157,7 +161,7 @@ pub enum Work {
 
 impl Connection {
     /// A client that has just come. It is greeted.
-    pub fn new(export: Rc<Export>, now: Instant) -> Connection {
+    pub fn new(export: Rc<Export>, secrecy: Secrecy, now: Instant) -> Connection {
         let mut outbox = Outbox::default();
         let flags = HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES;
         outbox.head(Head::from_slice(&Greeting { flags }.encode()));
@@ -166,7 +170,7 @@ impl Connection {
             phase: Phase::Flags,
             expect: Expect::Message,
             client: ClientFlags::empty(),
-            terms: Terms::new(),
+            terms: Terms::new(secrecy),
             intake: Intake::new(),
             outbox,
             commands: Slab::new(),
@@ -181,35 +185,6 @@ impl Connection {
     }
 
     // ---- for whoever has the socket ----
-
-    /// Where arriving bytes are to be put; none where there is no room, or nothing is wanted any more.
-    pub fn spaces(&mut self) -> SmallVec<[IoSliceMut<'_>; 2]> {
-        let mut spaces = SmallVec::new();
-        if !self.is_open() || !self.can_go_on() {
-            return spaces;
-        }
-        if let Expect::Payload(Arriving { buf: Some(buf), filled, .. }) = &mut self.expect {
-            let buf = buf.as_mut_slice().expect("a fresh buffer is in one part");
-            spaces.push(IoSliceMut::new(&mut buf[*filled..]));
-        }
-        let space = self.intake.space();
-        if !space.is_empty() {
-            spaces.push(IoSliceMut::new(space));
-        }
-        spaces
-    }
-
-    /// `count` bytes were put there.
-    pub fn received(&mut self, count: usize) {
-        let mut left = count;
-        if let Expect::Payload(Arriving { buf: Some(buf), filled, .. }) = &mut self.expect {
-            let now = left.min(buf.len() - *filled);
-            *filled += now;
-            left -= now;
-        }
-        self.intake.fill(left);
-        self.go_on();
-    }
 
     /// No more bytes will come.
     pub fn ended(&mut self) {
@@ -228,30 +203,26 @@ impl Connection {
     /// Takes no more requests; those it has are answered.
     pub fn stop(&mut self) {
         match self.phase {
-            Phase::Flags | Phase::Options => self.broken(),
+            Phase::Flags | Phase::Options | Phase::Encrypting => self.broken(),
             Phase::Transmission => self.leave(),
             Phase::Leaving | Phase::Broken => {}
         }
     }
 
-    /// What is to be sent.
-    pub fn slices(&self) -> Slices<'_> {
-        self.outbox.slices()
+    /// Whether the next byte in each direction is to be encrypted.
+    pub fn awaits_tls(&self) -> bool {
+        self.phase == Phase::Encrypting && self.outbox.is_empty()
     }
 
-    /// `count` bytes of it were sent.
-    pub fn sent(&mut self, count: usize) {
-        self.up -= self.outbox.sent(count);
-    }
-
-    /// Whether there is something to send.
-    pub fn has_output(&self) -> bool {
-        !self.outbox.is_empty()
+    /// From now on they are.
+    pub fn encrypted(&mut self) {
+        assert!(self.awaits_tls(), "TLS was not agreed on");
+        self.phase = Phase::Options;
     }
 
     /// Until when the handshake must be over, if it is not.
     pub fn handshake_until(&self) -> Option<Instant> {
-        matches!(self.phase, Phase::Flags | Phase::Options).then_some(self.handshake_until)
+        matches!(self.phase, Phase::Flags | Phase::Options | Phase::Encrypting).then_some(self.handshake_until)
     }
 
     /// Whether nothing is sent any more.
@@ -264,7 +235,7 @@ impl Connection {
         match self.phase {
             Phase::Broken => self.pieces.is_empty(),
             Phase::Leaving => self.commands.is_empty() && self.outbox.is_empty(),
-            Phase::Flags | Phase::Options | Phase::Transmission => false,
+            Phase::Flags | Phase::Options | Phase::Encrypting | Phase::Transmission => false,
         }
     }
 
@@ -412,7 +383,7 @@ impl Connection {
                 Phase::Flags => self.step_flags(),
                 Phase::Options => self.step_option(),
                 Phase::Transmission => self.step_request(),
-                Phase::Leaving | Phase::Broken => Ok(false),
+                Phase::Encrypting | Phase::Leaving | Phase::Broken => Ok(false),
             },
         }
     }
@@ -459,6 +430,8 @@ impl Connection {
         self.reply_to_option(number, &replies);
         match outcome {
             Outcome::Haggle => {}
+            Outcome::Encrypt if !self.intake.data().is_empty() => return Err(Violation::Unencrypted),
+            Outcome::Encrypt => self.phase = Phase::Encrypting,
             Outcome::Transmit => self.phase = Phase::Transmission,
             Outcome::TransmitAsOfOld => {
                 let flags = self.export.flags(self.terms.style.replies);
@@ -569,7 +542,7 @@ impl Connection {
 
     /// Takes no more messages. A write that has not arrived does not arrive any more.
     fn leave(&mut self) {
-        if !self.is_open() {
+        if matches!(self.phase, Phase::Leaving | Phase::Broken) {
             return;
         }
         self.phase = Phase::Leaving;
@@ -690,6 +663,47 @@ impl Connection {
             ReplyStyle::Simple => simple_reply(cookie, Some(error)),
             _ => Chunk::Error { error, message: why.to_owned() }.encode(replies, cookie, offset, true),
         });
+    }
+}
+
+impl Side for Connection {
+    fn spaces(&mut self) -> Spaces<'_> {
+        let mut spaces = Spaces::new();
+        if !self.is_open() || !self.can_go_on() {
+            return spaces;
+        }
+        if let Expect::Payload(Arriving { buf: Some(buf), filled, .. }) = &mut self.expect {
+            let buf = buf.as_mut_slice().expect("a fresh buffer is in one part");
+            spaces.push(IoSliceMut::new(&mut buf[*filled..]));
+        }
+        let space = self.intake.space();
+        if !space.is_empty() {
+            spaces.push(IoSliceMut::new(space));
+        }
+        spaces
+    }
+
+    fn received(&mut self, count: usize) {
+        let mut left = count;
+        if let Expect::Payload(Arriving { buf: Some(buf), filled, .. }) = &mut self.expect {
+            let now = left.min(buf.len() - *filled);
+            *filled += now;
+            left -= now;
+        }
+        self.intake.fill(left);
+        self.go_on();
+    }
+
+    fn has_output(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    fn slices(&self) -> Slices<'_> {
+        self.outbox.slices()
+    }
+
+    fn sent(&mut self, count: usize) {
+        self.up -= self.outbox.sent(count);
     }
 }
 

@@ -15,11 +15,25 @@ pub(super) enum Context {
     State,
 }
 
+/// Whether a connection is encrypted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Secrecy {
+    /// It cannot be.
+    None,
+    /// It can be.
+    Offered,
+    /// It has to be before anything else.
+    Required,
+    /// It is.
+    Agreed,
+}
+
 /// What was agreed on so far.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Terms {
     pub(super) style: Style,
     pub(super) contexts: Vec<Context>,
+    secrecy: Secrecy,
 }
 
 /// What comes after an option.
@@ -27,6 +41,8 @@ pub(super) struct Terms {
 pub(super) enum Outcome {
     /// More options.
     Haggle,
+    /// TLS, and more options under it.
+    Encrypt,
     /// Requests.
     Transmit,
     /// Requests, and the oldest answer before them.
@@ -59,9 +75,9 @@ impl Context {
 }
 
 impl Terms {
-    pub(super) fn new() -> Terms {
+    pub(super) fn new(secrecy: Secrecy) -> Terms {
         let style = Style { requests: RequestStyle::Compact, replies: ReplyStyle::Simple };
-        Terms { style, contexts: Vec::new() }
+        Terms { style, contexts: Vec::new(), secrecy }
     }
 
     /// Takes an option; what to answer, and what comes next.
@@ -75,16 +91,26 @@ impl Terms {
             Err(Misread) => return refuse(Refusal::Invalid, "the data of this option are not as they should be"),
         };
         match option {
+            ClientOption::Abort => (vec![OptionReply::Ack], Outcome::Leave),
+            ClientOption::StartTls => match self.secrecy {
+                Secrecy::None => refuse(Refusal::Unsupported, "this server has no TLS"),
+                Secrecy::Agreed => refuse(Refusal::Invalid, "TLS is spoken already"),
+                Secrecy::Offered | Secrecy::Required => {
+                    // Whatever was agreed on in the clear may have been put there by somebody else.
+                    *self = Terms::new(Secrecy::Agreed);
+                    (vec![OptionReply::Ack], Outcome::Encrypt)
+                }
+            },
+            ClientOption::ExportName(_) if self.secrecy == Secrecy::Required => (vec![], Outcome::Break),
+            _ if self.secrecy == Secrecy::Required => refuse(Refusal::TlsRequired, "this server asks for TLS first"),
             ClientOption::ExportName(name) => {
                 let welcome = export.is_called(&name) && self.style.requests == RequestStyle::Compact;
                 (vec![], if welcome { Outcome::TransmitAsOfOld } else { Outcome::Break })
             }
-            ClientOption::Abort => (vec![OptionReply::Ack], Outcome::Leave),
             ClientOption::List => {
                 let (name, description) = (export.name.clone(), export.description.clone());
                 (vec![OptionReply::Server { name, description }, OptionReply::Ack], Outcome::Haggle)
             }
-            ClientOption::StartTls => refuse(Refusal::Unsupported, "this server has no TLS"),
             ClientOption::Info(query) => self.tell(export, &query, Outcome::Haggle),
             ClientOption::Go(query) => self.tell(export, &query, Outcome::Transmit),
             ClientOption::StructuredReply if self.style.replies == ReplyStyle::Extended => {
@@ -184,7 +210,7 @@ mod tests {
 
     #[test]
     fn contexts_are_listed_by_namespace_and_selected_by_name() {
-        let mut terms = Terms::new();
+        let mut terms = Terms::new(Secrecy::None);
         terms.haggle(&export(), Ok(ClientOption::StructuredReply));
         let mut list = |queries: &[&str]| {
             let (replies, _) = terms.haggle(&export(), Ok(ClientOption::ListMetaContext(meta(queries))));
@@ -207,7 +233,7 @@ mod tests {
 
     #[test]
     fn contexts_want_structured_replies() {
-        let mut terms = Terms::new();
+        let mut terms = Terms::new(Secrecy::None);
         let (replies, _) = terms.haggle(&export(), Ok(ClientOption::SetMetaContext(meta(&["base:allocation"]))));
         assert!(matches!(replies[..], [OptionReply::Refused { refusal: Refusal::Invalid, .. }]));
         assert!(terms.contexts.is_empty());
@@ -215,7 +241,7 @@ mod tests {
 
     #[test]
     fn extended_headers_take_precedence_and_end_the_oldest_way_in() {
-        let mut terms = Terms::new();
+        let mut terms = Terms::new(Secrecy::None);
         terms.haggle(&export(), Ok(ClientOption::ExtendedHeaders));
         let (replies, _) = terms.haggle(&export(), Ok(ClientOption::StructuredReply));
         assert!(matches!(replies[..], [OptionReply::Refused { refusal: Refusal::ExtendedHeadersRequired, .. }]));
@@ -223,11 +249,49 @@ mod tests {
         assert_eq!(outcome, Outcome::Break);
     }
 
+    /// Anybody on the way could have put options there that the client never sent.
+    #[test]
+    fn what_was_agreed_on_before_tls_is_forgotten() {
+        let mut terms = Terms::new(Secrecy::Offered);
+        terms.haggle(&export(), Ok(ClientOption::StructuredReply));
+        terms.haggle(&export(), Ok(ClientOption::SetMetaContext(meta(&["base:allocation"]))));
+        let (replies, outcome) = terms.haggle(&export(), Ok(ClientOption::StartTls));
+        assert_eq!((replies, outcome), (vec![OptionReply::Ack], Outcome::Encrypt));
+        assert_eq!(terms, Terms::new(Secrecy::Agreed));
+        let (replies, outcome) = terms.haggle(&export(), Ok(ClientOption::StartTls));
+        assert!(matches!(replies[..], [OptionReply::Refused { refusal: Refusal::Invalid, .. }]), "{replies:?}");
+        assert_eq!(outcome, Outcome::Haggle);
+    }
+
+    #[test]
+    fn where_tls_is_required_nothing_is_told_without() {
+        let mut terms = Terms::new(Secrecy::Required);
+        let query = || InfoQuery { export: String::new(), wanted: vec![] };
+        for option in [
+            ClientOption::List,
+            ClientOption::Info(query()),
+            ClientOption::Go(query()),
+            ClientOption::StructuredReply,
+            ClientOption::ExtendedHeaders,
+            ClientOption::ListMetaContext(meta(&[])),
+            ClientOption::Unknown(77),
+        ] {
+            let (replies, outcome) = terms.haggle(&export(), Ok(option));
+            assert!(matches!(replies[..], [OptionReply::Refused { refusal: Refusal::TlsRequired, .. }]), "{replies:?}");
+            assert_eq!(outcome, Outcome::Haggle);
+        }
+        let (replies, outcome) = terms.haggle(&export(), Ok(ClientOption::ExportName(String::new())));
+        assert_eq!((replies, outcome), (vec![], Outcome::Break));
+        assert_eq!(terms.haggle(&export(), Ok(ClientOption::Abort)).1, Outcome::Leave);
+        assert_eq!(terms.haggle(&export(), Ok(ClientOption::StartTls)).1, Outcome::Encrypt);
+        assert_eq!(terms.haggle(&export(), Ok(ClientOption::Go(query()))).1, Outcome::Transmit);
+    }
+
     #[test]
     fn the_default_export_and_its_name_are_known_and_no_others() {
         for (name, expected) in [("", Outcome::Transmit), ("lab", Outcome::Transmit), ("la", Outcome::Haggle)] {
             let query = InfoQuery { export: name.to_owned(), wanted: vec![InfoRequest::BlockSize] };
-            let (replies, outcome) = Terms::new().haggle(&export(), Ok(ClientOption::Go(query)));
+            let (replies, outcome) = Terms::new(Secrecy::None).haggle(&export(), Ok(ClientOption::Go(query)));
             assert_eq!(outcome, expected);
             assert_eq!(replies.last() == Some(&OptionReply::Ack), outcome == Outcome::Transmit);
         }

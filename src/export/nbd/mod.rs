@@ -2,7 +2,7 @@
 //!
 //! A [`Connection`] is the protocol without its socket: bytes in, pieces of requests out; completions in, bytes out. The
 //! [`Server`] is a front end of the reactor: it has the sockets, moves the bytes, and hands the pieces to the volume, all
-//! on the reactor's thread. An encryption would sit between the two.
+//! on the reactor's thread. TLS sits between the two, where a client has asked for it.
 //!
 //! # Bounds
 //!
@@ -10,7 +10,8 @@
 //! taken its replies. There are [`CONNECTIONS_MAX`] connections; the oldest that has not finished its handshake makes
 //! room for a new one, and none has longer than [`HANDSHAKE_MAX`] for it. Each connection has
 //! [`WINDOW`] bytes under way to the volume and as many under way to the client, but for one read that must come in one
-//! piece (simple replies, or the flag `DF`), which may be as long as [`PAYLOAD_MAX`](crate::nbd::PAYLOAD_MAX).
+//! piece (simple replies, or the flag `DF`), which may be as long as [`PAYLOAD_MAX`](crate::nbd::PAYLOAD_MAX). Under TLS
+//! come [`SEALED_MAX`](crate::nbd::SEALED_MAX) bytes that are encrypted already, and some records of 16 KiB.
 //!
 //! # Fairness
 //!
@@ -23,14 +24,16 @@ mod connection;
 mod export;
 mod haggle;
 mod listener;
+mod peer;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Connection, Work};
 pub use export::Export;
+pub use haggle::Secrecy;
 pub use listener::{Endpoint, EndpointError, Listener};
-pub use server::Server;
+pub use server::{Server, ServerTls};
 
 use std::time::Duration;
 

@@ -8,12 +8,14 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::io::{Errno, readv, writev};
+use rustls::ServerConfig;
 use slab::Slab;
 
-use super::{CONNECTIONS_MAX, Connection, Export, Listener, PIECE, Work};
+use super::peer::Peer;
+use super::{CONNECTIONS_MAX, Connection, Export, Listener, Secrecy};
 use crate::block::{Completion, Instant};
 use crate::reactor::{FrontEnd, Interest, Ready, Ticket, Turn, Watcher};
 
@@ -26,9 +28,19 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Clients let in by one turn.
 const ACCEPTS_MAX: usize = 16;
 
+/// TLS as a server has it.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// What it shows, and whom it lets in.
+    pub credentials: Arc<ServerConfig>,
+    /// Clients that do not ask for TLS are told nothing.
+    pub is_required: bool,
+}
+
 /// Every client's connection, and where they come in: a front end of the reactor.
 pub struct Server {
     export: Rc<Export>,
+    tls: Option<ServerTls>,
     listeners: Vec<Listener>,
     /// Listeners with somebody waiting, perhaps.
     waiting: Vec<bool>,
@@ -44,19 +56,6 @@ pub struct Server {
     stopping: bool,
 }
 
-struct Peer {
-    connection: Connection,
-    /// None once it is not spoken to any more.
-    socket: Option<OwnedFd>,
-    /// Its number among all that ever came.
-    arrival: u64,
-    readable: bool,
-    writable: bool,
-    /// It sends no more.
-    ended: bool,
-    is_active: bool,
-}
-
 #[derive(Clone, Copy)]
 struct Arrival {
     at: Instant,
@@ -66,9 +65,10 @@ struct Arrival {
 
 impl Server {
     /// A server of `export` behind `listeners`.
-    pub fn new(export: Export, listeners: Vec<Listener>) -> Server {
+    pub fn new(export: Export, listeners: Vec<Listener>, tls: Option<ServerTls>) -> Server {
         Server {
             export: Rc::new(export),
+            tls,
             waiting: vec![false; listeners.len()],
             listeners,
             watcher: None,
@@ -129,25 +129,23 @@ impl Server {
     }
 
     fn welcome(&mut self, socket: OwnedFd, now: Instant) {
-        self.arrivals += 1;
-        let peer = Peer {
-            connection: Connection::new(Rc::clone(&self.export), now),
-            socket: None,
-            arrival: self.arrivals,
-            readable: true,
-            writable: true,
-            ended: false,
-            is_active: false,
-        };
-        let key = self.peers.insert(peer);
+        let entry = self.peers.vacant_entry();
+        let key = entry.key();
         let token = (self.waiting.len() + key) as u32;
         let watcher = self.watcher.as_ref().expect("clients come after the beginning");
         if watcher.watch(&socket, token, Interest::Changes).is_err() {
             // The kernel has no memory left for it.
-            self.peers.remove(key);
             return;
         }
-        self.peers[key].socket = Some(socket);
+        let secrecy = match &self.tls {
+            None => Secrecy::None,
+            Some(tls) if tls.is_required => Secrecy::Required,
+            Some(_) => Secrecy::Offered,
+        };
+        let connection = Connection::new(Rc::clone(&self.export), secrecy, now);
+        let credentials = self.tls.as_ref().map(|tls| Arc::clone(&tls.credentials));
+        self.arrivals += 1;
+        entry.insert(Peer::new(connection, socket, credentials, self.arrivals));
         self.handshakes.push_back(Arrival { at: now, peer: key, number: self.arrivals });
         self.activate(key);
     }
@@ -178,7 +176,7 @@ impl Server {
     }
 
     fn close_if_over(&mut self, key: usize) {
-        if self.peers[key].connection.is_over() && self.peers.remove(key).is_active {
+        if self.peers[key].is_over() && self.peers.remove(key).is_active {
             self.active.retain(|active| *active != key);
         }
     }
@@ -188,103 +186,12 @@ impl Server {
     fn serve(&mut self, key: usize, turn: &mut Turn<'_>) {
         let peer = &mut self.peers[key];
         peer.is_active = false;
-        peer.receive();
-        peer.submit(key, turn);
-        peer.send();
-        if peer.connection.is_over() {
+        peer.serve(key, turn);
+        if peer.is_over() {
             self.peers.remove(key);
         } else if peer.has_more() {
             self.activate(key);
         }
-    }
-}
-
-impl Peer {
-    fn receive(&mut self) {
-        self.connection.go_on();
-        let Some(socket) = &self.socket else { return };
-        if !self.readable {
-            return;
-        }
-        let mut spaces = self.connection.spaces();
-        let room: usize = spaces.iter().map(|space| space.len()).sum();
-        if room == 0 {
-            return;
-        }
-        match readv(socket, &mut spaces) {
-            Ok(0) => {
-                self.readable = false;
-                drop(spaces);
-                self.connection.ended();
-            }
-            Ok(count) => {
-                drop(spaces);
-                // A socket gives all it has; its end comes after that.
-                self.readable = count == room || self.ended;
-                self.connection.received(count);
-            }
-            Err(Errno::AGAIN) => self.readable = false,
-            Err(Errno::INTR) => {}
-            Err(_) => {
-                drop(spaces);
-                self.hang_up();
-            }
-        }
-    }
-
-    fn submit(&mut self, key: usize, turn: &mut Turn<'_>) {
-        let mut bytes = 0;
-        while bytes < PIECE
-            && let Some(work) = self.connection.next_work()
-        {
-            match work {
-                Work::Io { piece, extent, op } => {
-                    bytes += extent.length.bytes();
-                    turn.submit(Ticket((key as u64) << 32 | u64::from(piece)), extent, op);
-                }
-                Work::States { command, extent } => {
-                    let states = turn.states(extent);
-                    self.connection.told(command, &states);
-                }
-            }
-        }
-    }
-
-    fn send(&mut self) {
-        let Some(socket) = &self.socket else { return };
-        while self.writable && self.connection.has_output() {
-            let slices = self.connection.slices();
-            let length: usize = slices.iter().map(|slice| slice.len()).sum();
-            match writev(socket, &slices) {
-                Ok(count) => {
-                    drop(slices);
-                    self.writable = count == length;
-                    self.connection.sent(count);
-                }
-                Err(Errno::AGAIN) => self.writable = false,
-                Err(Errno::INTR) => {}
-                Err(_) => {
-                    drop(slices);
-                    return self.hang_up();
-                }
-            }
-        }
-    }
-
-    /// Nothing more is said to it; pieces the volume has come back later.
-    fn hang_up(&mut self) {
-        self.connection.broken();
-        self.socket = None;
-    }
-
-    fn has_more(&mut self) -> bool {
-        if self.socket.is_some() && self.connection.is_broken() {
-            self.socket = None;
-        }
-        self.connection.has_work()
-            || (self.socket.is_some()
-                && ((self.writable && self.connection.has_output())
-                    || (self.readable && !self.connection.spaces().is_empty())))
     }
 }
 
@@ -305,9 +212,7 @@ impl FrontEnd for Server {
         }
         let key = token - self.waiting.len();
         let Some(peer) = self.peers.get_mut(key) else { return };
-        peer.readable |= ready.readable;
-        peer.writable |= ready.writable;
-        peer.ended |= ready.ended;
+        peer.note(ready);
         self.activate(key);
     }
 

@@ -42,7 +42,7 @@ impl World {
 
     fn of(style: ReplyStyle, limits: Limits) -> World {
         let export = Export::new("lab", "a volume in memory", limits, false);
-        let connection = Connection::new(Rc::new(export), Instant::START);
+        let connection = Connection::new(Rc::new(export), Secrecy::None, Instant::START);
         let requests = match style {
             ReplyStyle::Extended => RequestStyle::Extended,
             ReplyStyle::Simple | ReplyStyle::Structured => RequestStyle::Compact,
@@ -444,7 +444,7 @@ fn block_status_tells_of_every_context_no_more_than_was_asked() {
 fn an_option_that_is_too_long_is_skipped_and_refused() {
     let export = Export::new("lab", "", Limits::of_disk(Sectors(8)), false);
     let mut world = World::new(ReplyStyle::Simple);
-    world.connection = Connection::new(Rc::new(export), Instant::START);
+    world.connection = Connection::new(Rc::new(export), Secrecy::None, Instant::START);
     world.send(&3_u32.to_be_bytes());
     let mut option = ClientOption::SetMetaContext(MetaQuery { export: "x".repeat(200_000), queries: vec![] }).encode();
     option.extend_from_slice(&ClientOption::Abort.encode());
@@ -549,7 +549,7 @@ proptest! {
         let mut world = World::new(style);
         if greeted {
             let export = Export::new("lab", "", Limits::of_disk(Sectors(8)), false);
-            world.connection = Connection::new(Rc::new(export), Instant::START);
+            world.connection = Connection::new(Rc::new(export), Secrecy::None, Instant::START);
         }
         world.offer(&bytes);
         world.connection.ended();

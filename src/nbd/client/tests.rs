@@ -8,7 +8,7 @@ use rand_core::{Rng, SeedableRng};
 
 use super::*;
 use crate::block::{Instant, Lba, Limits, Sectors};
-use crate::export::nbd::{Connection, Export, Work};
+use crate::export::nbd::{Connection, Export, Secrecy, Work};
 
 const SECTORS: u64 = 8192;
 
@@ -30,8 +30,8 @@ impl World {
     fn new(seed: u64) -> World {
         let export = Export::new("lab", "a volume in memory", Limits::of_disk(Sectors(SECTORS)), false);
         World {
-            client: Client::new("lab"),
-            server: Connection::new(Rc::new(export), Instant::START),
+            client: Client::new("lab", false),
+            server: Connection::new(Rc::new(export), Secrecy::None, Instant::START),
             volume: vec![0; SECTORS as usize * 512],
             pending: Vec::new(),
             bad: None,
@@ -225,7 +225,7 @@ fn what_is_not_done_can_be_taken_back_whole() {
 #[test]
 fn an_export_that_is_not_there_is_told_from_one_that_is() {
     let mut world = World::new(3);
-    world.client = Client::new("another");
+    world.client = Client::new("another", false);
     world.shake_hands();
     let error = world.client.error().expect("it was refused");
     assert!(matches!(error, ClientError::Refused { refusal: Refusal::Unknown, .. }), "{error}");
@@ -270,7 +270,7 @@ proptest! {
     fn any_bytes_end_the_connection_or_leave_it_waiting(
         bytes: Vec<u8>, greeting: bool, export: bool, kind in 0_u16..8, length in 0_u32..3000,
     ) {
-        let mut client = Client::new("");
+        let mut client = Client::new("", false);
         let mut stream = Vec::new();
         if greeting {
             stream.extend(Greeting { flags: HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES }.encode());
