@@ -20,6 +20,7 @@ mod layers;
 mod md;
 mod mount;
 mod nbd;
+mod nbd_matrix;
 mod nbd_member;
 mod nbd_tls;
 mod scenarios;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         blocks::trials(),
         nbd::trials(),
         control::trials(),
+        nbd_matrix::trials(),
         nbd_member::trials(),
         nbd_tls::trials(),
         mount::trials(),
