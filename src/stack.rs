@@ -23,6 +23,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use thiserror::Error;
 
 use crate::block::{
@@ -84,6 +85,12 @@ impl Bank for Leaf {
     }
     fn next_deadline(&self) -> Option<Instant> {
         each_leaf!(self, bank => bank.next_deadline())
+    }
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        each_leaf!(self, bank => bank.lend(device, extent))
+    }
+    fn vouches(&self, device: DeviceId) -> bool {
+        each_leaf!(self, bank => bank.vouches(device))
     }
 }
 

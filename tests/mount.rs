@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
@@ -335,7 +335,10 @@ fn refused() {
 
 fn a_file(mut sample: Sample) {
     let lab = lab_of("--level 5 --disks 3 --chunk 64K --size 16M");
-    let told = lab.ok("mount lab mnt --file-only");
+    let hook = lab.around().join("hook");
+    fs::write(&hook, "#!/bin/sh\necho \"$*\" >> called\n").expect("it can be written");
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let told = lab.ok("mount lab mnt --file-only --hook ./hook");
     let path = PathBuf::from(told.text().trim());
     let file = OpenOptions::new().read(true).write(true).open(&path).expect("it is ours");
     let mut model = vec![0; lab.size() as usize];
@@ -368,6 +371,8 @@ fn a_file(mut sample: Sample) {
     drop(file);
     lab.ok("umount mnt");
     assert!(!path.exists() && !lab.file("mount.json").exists());
+    let called = fs::read_to_string(lab.around().join("called")).expect("it was called");
+    assert!(["NewArray lab", "DeviceDisappeared lab"].iter().all(|event| called.contains(event)), "{called}");
     expect_same(&lab.read(), &model);
     assert_eq!(lab.mismatches(), 0);
 }

@@ -3,7 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use super::Traffic;
-use crate::block::{Bank, Completion, DeviceId, Instant, Limits, Request, Wakeups};
+use bytes::Bytes;
+
+use crate::block::{Bank, Completion, DeviceId, Extent, Instant, Limits, Request, Wakeups};
 
 /// A bank, and what its devices were asked to write.
 #[derive(Clone, Debug)]
@@ -48,6 +50,14 @@ impl<B: Bank> Bank for Counted<B> {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.inner.next_deadline()
+    }
+
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        self.inner.lend(device, extent)
+    }
+
+    fn vouches(&self, device: DeviceId) -> bool {
+        self.inner.vouches(device)
     }
 }
 

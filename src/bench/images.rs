@@ -19,11 +19,14 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use thiserror::Error;
 
 use super::Measured;
-use crate::block::{Bank, Completion, DeviceId, Durability, Instant, Lba, Limits, Op, Request, Sectors, Wakeups};
+use crate::block::{
+    Bank, Completion, DeviceId, Durability, Extent, Instant, Lba, Limits, Op, Request, Sectors, Wakeups,
+};
 use crate::disk::{FileBank, Image, ImageError, ImageOptions, MemBank, MmapBank, Space, UringBank};
 use crate::raid::assemble::{Candidate, CandidateError};
 use crate::stack::{Leaf, read_candidate_plainly};
@@ -315,6 +318,20 @@ impl Bank for Images {
         match &mut self.kind {
             Kind::Files(leaf) => leaf.poll(now, done),
             Kind::Memory(bank) => bank.poll(now, done),
+        }
+    }
+
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        match &mut self.kind {
+            Kind::Files(leaf) => leaf.lend(device, extent),
+            Kind::Memory(bank) => bank.lend(device, extent),
+        }
+    }
+
+    fn vouches(&self, device: DeviceId) -> bool {
+        match &self.kind {
+            Kind::Files(leaf) => leaf.vouches(device),
+            Kind::Memory(bank) => bank.vouches(device),
         }
     }
 

@@ -1,6 +1,8 @@
 //! The one interface between layers.
 
-use super::{Completion, Instant, IoError, Mark, Request, SECTOR_BYTES, Sectors};
+use bytes::Bytes;
+
+use super::{Completion, Extent, Instant, IoError, Mark, Request, SECTOR_BYTES, Sectors};
 
 /// A device of a bank. It names the device for as long as the bank lives, whatever position in an
 /// array it takes or loses: a completion from a replaced member must not blame the new one.
@@ -67,6 +69,22 @@ pub trait Bank {
     /// When `poll` has work to do even if nothing else happens; `None` when only new requests or
     /// outside completions can bring some. A moment that has passed means: now.
     fn next_deadline(&self) -> Option<Instant>;
+
+    /// The bytes of `extent` where they lie, if they lie in memory and nothing stands between: a read without a request
+    /// and without a copy. Whoever borrows asks for no change of them before it has let go of what it borrowed, and
+    /// asks [`Bank::vouches`] before it believes what it made of them. `None`: they are had by a request, or not at all.
+    #[inline]
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        let _ = (device, extent);
+        None
+    }
+
+    /// Whether all that `device` has lent was what it holds: a page can be lost under whoever reads it.
+    #[inline]
+    fn vouches(&self, device: DeviceId) -> bool {
+        let _ = device;
+        true
+    }
 
     /// A layer above took a rare branch. Only simulated disks remember it; to all others it is nothing, at no cost.
     #[inline]

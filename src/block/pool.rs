@@ -2,11 +2,13 @@
 //!
 //! An array asks for buffers for every band and drops them a moment later. An allocator gives memory
 //! of that size back to the kernel, which hands it out zeroed, page by page, at the next touch: that
-//! costs more than the copy the buffer was for. So every thread keeps some of what it dropped. Sizes
+//! costs more than the copy the buffer was for. So every thread keeps some of what it dropped, and what
+//! it has no room for is there for all: a front end's threads ask for what the reactor's thread drops. Sizes
 //! are powers of two, so that one shape of request finds what another left.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
@@ -16,7 +18,10 @@ use super::{BUFFER_ALIGN, SECTOR_BYTES};
 const LARGEST: usize = 4 << 20;
 
 /// What a thread keeps at the most, in bytes.
-const KEPT_MAX: usize = 32 << 20;
+const OWN_MAX: usize = 2 << 20;
+
+/// What is kept for all threads at the most, in bytes.
+const SHARED_MAX: usize = 32 << 20;
 
 /// Powers of two from [`BUFFER_ALIGN`] to [`LARGEST`].
 const CLASSES: usize = (LARGEST / BUFFER_ALIGN).ilog2() as usize + 1;
@@ -108,15 +113,36 @@ impl Drop for Memory {
 struct Pool {
     classes: [Vec<Memory>; CLASSES],
     kept: usize,
+    kept_max: usize,
 }
 
 impl Pool {
-    const EMPTY: Pool = Pool { classes: [const { Vec::new() }; CLASSES], kept: 0 };
+    const fn new(kept_max: usize) -> Pool {
+        Pool { classes: [const { Vec::new() }; CLASSES], kept: 0, kept_max }
+    }
+
+    fn take(&mut self, class: usize) -> Option<Memory> {
+        let memory = self.classes[class].pop()?;
+        self.kept -= bytes_of(class);
+        Some(memory)
+    }
+
+    /// Gives it back if there is no room.
+    fn put(&mut self, class: usize, memory: Memory) -> Option<Memory> {
+        if self.kept + bytes_of(class) > self.kept_max {
+            return Some(memory);
+        }
+        self.kept += bytes_of(class);
+        self.classes[class].push(memory);
+        None
+    }
 }
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool::EMPTY) };
+    static OWN: RefCell<Pool> = const { RefCell::new(Pool::new(OWN_MAX)) };
 }
+
+static SHARED: Mutex<Pool> = Mutex::new(Pool::new(SHARED_MAX));
 
 fn class_of(class_bytes: usize) -> Option<usize> {
     (class_bytes <= LARGEST).then(|| (class_bytes / BUFFER_ALIGN).ilog2() as usize)
@@ -127,27 +153,19 @@ fn bytes_of(class: usize) -> usize {
 }
 
 fn kept(class: usize) -> Option<Memory> {
-    let take = |pool: &RefCell<Pool>| {
-        let mut pool = pool.borrow_mut();
-        let memory = pool.classes[class].pop()?;
-        pool.kept -= bytes_of(class);
-        Some(memory)
-    };
-    // A thread that is ending has no pool any more.
-    POOL.try_with(take).ok().flatten()
+    // A thread that is ending has no pool of its own any more.
+    let own = OWN.try_with(|pool| pool.borrow_mut().take(class)).ok().flatten();
+    own.or_else(|| SHARED.lock().unwrap_or_else(PoisonError::into_inner).take(class))
 }
 
-fn keep(class: usize, mut memory: Memory) {
-    let put = |pool: &RefCell<Pool>| {
-        let mut pool = pool.borrow_mut();
-        if pool.kept + bytes_of(class) <= KEPT_MAX {
-            pool.kept += bytes_of(class);
-            pool.classes[class].push(std::mem::take(&mut memory));
-        }
-    };
-    let _ = POOL.try_with(put);
-    // What found no room is let go, not kept.
-    memory.room = 0;
+fn keep(class: usize, memory: Memory) {
+    let mut memory = Some(memory);
+    let _ = OWN.try_with(|pool| memory = pool.borrow_mut().put(class, memory.take().expect("it is offered once")));
+    let Some(memory) = memory else { return };
+    if let Some(mut memory) = SHARED.lock().unwrap_or_else(PoisonError::into_inner).put(class, memory) {
+        // What found no room is let go, not kept.
+        memory.room = 0;
+    }
 }
 
 #[cfg(test)]
@@ -155,12 +173,12 @@ mod tests {
     use super::*;
 
     fn kept_bytes() -> usize {
-        POOL.with_borrow(|pool| pool.kept)
+        OWN.with_borrow(|pool| pool.kept)
     }
 
     #[test]
     fn what_was_dropped_is_used_again_and_still_aligned() {
-        for length in [512, 4096, 4097, 65536, 3 << 20] {
+        for length in [512, 4096, 4097, 65536, 1 << 20] {
             let memory = Memory::stale(length);
             let place = memory.as_ptr();
             drop(memory);
@@ -171,12 +189,21 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_a_bounded_amount() {
-        let many: Vec<Memory> = (0..20).map(|_| Memory::stale(LARGEST)).collect();
-        drop(many);
-        assert_eq!(kept_bytes(), KEPT_MAX);
-        drop(Memory::stale(LARGEST + 1));
-        assert_eq!(kept_bytes(), KEPT_MAX);
+    fn a_pool_keeps_a_bounded_amount_and_gives_back_the_rest() {
+        let class = class_of(LARGEST).unwrap();
+        let mut pool = Pool::new(3 * LARGEST);
+        let refused = (0..5).filter(|_| pool.put(class, Memory::fresh(LARGEST)).is_some()).count();
+        assert_eq!((pool.kept, refused), (3 * LARGEST, 2));
+        assert!(pool.take(class).is_some());
+        assert_eq!(pool.kept, 2 * LARGEST);
+        assert!(pool.take(0).is_none());
+    }
+
+    #[test]
+    fn a_thread_keeps_little_for_itself_alone() {
+        drop((0..20).map(|_| Memory::stale(OWN_MAX / 4)).collect::<Vec<_>>());
+        assert_eq!(kept_bytes(), OWN_MAX);
+        assert!(SHARED.lock().unwrap().kept <= SHARED_MAX);
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod host;
 mod journal;
 mod steps;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -54,6 +55,9 @@ pub struct MountArgs {
     /// Print the commands that would be run, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Call this program with each event, the lab and, where it is about one, the disk, as mdadm's PROGRAM
+    #[arg(long, value_name = "CMD")]
+    hook: Option<OsString>,
     /// Serve in this process, until Ctrl-C
     #[arg(long)]
     foreground: bool,
@@ -141,6 +145,9 @@ fn in_background(args: &MountArgs, lab: &Path, at: &Path, out: &mut impl Write) 
         command.arg("--mkfs").arg(file_system.name());
     }
     command.args(args.yes.then_some("--yes")).args(args.file_only.then_some("--file-only"));
+    if let Some(hook) = &args.hook {
+        command.arg("--hook").arg(hook);
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn().map_err(|error| Failure::cannot(format!("cannot start the server: {error}")))?;
     let stdout = child.stdout.take().expect("it was asked for");
@@ -171,7 +178,7 @@ fn serve(args: &MountArgs, lab: &Path, at: &Path, manner: Manner, out: &mut impl
             plan.write(out)?;
             return Ok(None);
         }
-        begin(plan, &stack, manner).map(Some)
+        begin(plan, &stack, args.hook.clone(), manner).map(Some)
     });
     let (serving, mut mounting, mut inbox) = match outcome {
         Ok(Some(begun)) => begun,
@@ -284,8 +291,13 @@ fn is_blank(stack: &mut Stack) -> bool {
     })
 }
 
-fn begin(plan: Plan, stack: &Stack, manner: Manner) -> Result<(Serving, Mounting, crate::reactor::Inbox), Failure> {
-    let serving = Serving::begin(stack, None, manner)?;
+fn begin(
+    plan: Plan,
+    stack: &Stack,
+    hook: Option<OsString>,
+    manner: Manner,
+) -> Result<(Serving, Mounting, crate::reactor::Inbox), Failure> {
+    let serving = Serving::begin(stack, hook, manner)?;
     let (handle, inbox) = Handle::new().map_err(|error| Failure::cannot(format!("cannot serve: {error}")))?;
     Ok((serving, Mounting::new(plan, handle), inbox))
 }

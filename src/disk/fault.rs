@@ -21,6 +21,7 @@ mod strike;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rangemap::RangeSet;
 
 use crate::block::{
@@ -326,6 +327,14 @@ impl<B: Bank> Bank for Fault<B> {
     fn next_deadline(&self) -> Option<Instant> {
         let held = self.held.first_key_value().map(|((due, _), _)| *due);
         Instant::earliest([held, self.inner.next_deadline()])
+    }
+
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        if self.is_armed(device) { None } else { self.inner.lend(device, extent) }
+    }
+
+    fn vouches(&self, device: DeviceId) -> bool {
+        self.inner.vouches(device)
     }
 
     fn mark(&mut self, mark: Mark) {

@@ -18,6 +18,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::flusher::Flusher;
@@ -38,12 +39,12 @@ pub struct MmapBank {
 struct Disk {
     limits: Limits,
     /// `None` once closed.
-    mapping: Option<Mapping>,
+    mapping: Option<Arc<Mapping>>,
     /// Whether a page was lost before it was closed.
     closed_lost: bool,
 }
 
-/// A mapped image. The order of the fields is the order they are dropped in: no one watches memory
+/// A mapped image; it stays mapped as long as something of it is lent. The order of the fields is the order they are dropped in: no one watches memory
 /// that is no longer ours.
 struct Mapping {
     watch: Watch,
@@ -60,7 +61,7 @@ impl MmapBank {
     /// a store that finds no space loses the disk.
     pub fn open(&mut self, path: &Path, options: ImageOptions) -> Result<DeviceId, ImageError> {
         let image = Arc::new(Image::open(path, options)?);
-        let mapping = Mapping::of(&image)?;
+        let mapping = Arc::new(Mapping::of(&image)?);
         let device = DeviceId(self.disks.len() as u32);
         self.flusher.start(device, Arc::clone(&image))?;
         self.disks.push(Disk { limits: image.limits(), mapping: Some(mapping), closed_lost: false });
@@ -100,6 +101,23 @@ impl MmapBank {
             }
         };
         Some(request.complete(result))
+    }
+}
+
+/// A piece of a mapping, in use by whoever borrowed it.
+struct Lent {
+    mapping: Arc<Mapping>,
+    at: usize,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        let start = self.mapping.at(self.at, self.length);
+        // SAFETY: `at` checked the range, and the mapping is kept mapped. Nobody else has the file (it is locked), and
+        // who borrows asks for no change of these bytes while it reads them: that is the contract of `Bank::lend`. A lost page
+        // becomes zeroes, and the mapping is not vouched for then.
+        unsafe { std::slice::from_raw_parts(start, self.length) }
     }
 }
 
@@ -150,8 +168,8 @@ impl Mapping {
         for slice in payload.slices() {
             let target = self.at(at, slice.len());
             // SAFETY: `at` checked the target; the mapping is writable, since a read-only disk refuses
-            // writes; no reference into the mapping exists, and the slice is not in it.
-            unsafe { std::ptr::copy_nonoverlapping(slice.as_ptr(), target, slice.len()) };
+            // writes; nobody reads what was lent of these bytes. The slice may itself have been lent, even of this place.
+            unsafe { std::ptr::copy(slice.as_ptr(), target, slice.len()) };
             at += slice.len();
         }
         self.verdict()
@@ -184,6 +202,17 @@ impl Bank for MmapBank {
             }
             done.push((device, completion));
         });
+    }
+
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        let disk = &self.disks[device.0 as usize];
+        let mapping = disk.mapping.as_ref().filter(|mapping| !mapping.watch.is_lost())?;
+        let (at, length) = (extent.start.bytes() as usize, extent.length.bytes() as usize);
+        Some(Bytes::from_owner(Lent { mapping: Arc::clone(mapping), at, length }))
+    }
+
+    fn vouches(&self, device: DeviceId) -> bool {
+        !self.disks[device.0 as usize].is_lost()
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -572,6 +572,14 @@ impl<B: Bank> Bank for Volatile<B> {
         if self.done.is_empty() { self.inner.next_deadline() } else { Some(Instant::START) }
     }
 
+    fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        if self.has_cache(device) || self.cut.is_some() { None } else { self.inner.lend(device, extent) }
+    }
+
+    fn vouches(&self, device: DeviceId) -> bool {
+        self.inner.vouches(device)
+    }
+
     fn mark(&mut self, mark: Mark) {
         self.inner.mark(mark);
     }

@@ -127,7 +127,7 @@ impl Port {
     }
 
     fn read_now(&self, extent: Extent) -> Result<Vec<u8>, IoError> {
-        let op = Op::Read(Buf::zeroed(extent.length.bytes() as usize));
+        let op = Op::Read(Buf::stale(extent.length.bytes() as usize));
         let Completion { op, result, .. } = self.handle.request(extent, op).map_err(|_| IoError::Offline)?;
         match (op, result) {
             (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
@@ -282,7 +282,7 @@ impl Filesystem for Volume {
         }
         let extent = self.port.blocks(offset, end - offset);
         let (skip, length) = ((offset - extent.start.bytes()) as usize, (end - offset) as usize);
-        let op = Op::Read(Buf::zeroed(extent.length.bytes() as usize));
+        let op = Op::Read(Buf::stale(extent.length.bytes() as usize));
         // One that is not taken any more is answered by the end of the mount.
         let _ = self.port.handle.submit(extent, op, move |completion| match (completion.op, completion.result) {
             (Op::Read(buf), Ok(())) => match buf.as_slice() {

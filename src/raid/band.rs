@@ -205,6 +205,8 @@ pub struct Band {
     pub(super) gate: Option<Range<u64>>,
     pub(super) plan: Plan,
     pub(super) known: Known,
+    /// Who lent which of these columns.
+    pub(super) lenders: SmallVec<[(DeviceId, usize); 4]>,
     /// Devices whose rows here could not be read.
     pub(super) excluded: SmallVec<[DeviceId; 2]>,
     /// Those of them that may be mended by writing, with their columns.
@@ -250,6 +252,7 @@ impl Band {
                 poison: ColumnSet::EMPTY,
             },
             known: SmallVec::from_elem(None, columns),
+            lenders: SmallVec::new(),
             excluded: SmallVec::new(),
             unreadable: SmallVec::new(),
             targets: SmallVec::new(),

@@ -29,7 +29,7 @@ fn bytes_of(known: &Known, column: usize) -> &[u8] {
 }
 
 fn filled(length: usize, fill: impl FnOnce(&mut [u8])) -> Bytes {
-    let mut buf = Buf::zeroed(length);
+    let mut buf = Buf::stale(length);
     fill(buf.parts_mut().next().expect("bands are not empty"));
     buf.into_bytes()
 }
@@ -68,7 +68,7 @@ pub fn recover(kernel: Kernel, roles: &[Role], known: &mut Known, wanted: ChunkS
             known[lost] = Some(found);
         }
         (&[x, y], Some(p), Some(q)) => {
-            let mut second = Buf::zeroed(length);
+            let mut second = Buf::stale(length);
             let first = filled(length, |out| {
                 let other = second.parts_mut().next().expect("bands are not empty");
                 let (x, y) = ((out, exponent(roles[x])), (other, exponent(roles[y])));
@@ -91,7 +91,7 @@ pub fn encode(kernel: Kernel, roles: &[Role], data: &[&[u8]], targets: ColumnSet
     let q = column_of(roles, Role::Q).filter(|column| targets.contains(*column));
     match (p, q) {
         (Some(p), Some(q)) => {
-            let mut second = Buf::zeroed(length);
+            let mut second = Buf::stale(length);
             let first = filled(length, |out| {
                 kernel.encode_pq(out, second.parts_mut().next().expect("bands are not empty"), &weighted);
             });
@@ -117,17 +117,21 @@ pub fn update(
         changed.push((bytes_of(known, *chunk), exponent(roles[*chunk])));
         changed.push((bytes, exponent(roles[*chunk])));
     }
-    let plain: SmallVec<[&[u8]; 16]> = changed.iter().map(|(bytes, _)| *bytes).collect();
     let one = |column: usize| {
         let old = bytes_of(known, column);
-        let fresh = filled(old.len(), |out| {
-            out.copy_from_slice(old);
-            match roles[column] {
-                Role::P => kernel.add_p(out, &plain),
-                Role::Q => kernel.add_q(out, &changed),
-                Role::Data { .. } => panic!("data is not updated by a difference"),
+        let fresh = match roles[column] {
+            // The old parity is one summand more.
+            Role::P => {
+                let summands: SmallVec<[&[u8]; 16]> =
+                    std::iter::once(old).chain(changed.iter().map(|(bytes, _)| *bytes)).collect();
+                filled(old.len(), |out| kernel.encode_p(out, &summands))
             }
-        });
+            Role::Q => filled(old.len(), |out| {
+                out.copy_from_slice(old);
+                kernel.add_q(out, &changed);
+            }),
+            Role::Data { .. } => panic!("data is not updated by a difference"),
+        };
         (column, fresh)
     };
     targets.iter().filter(|column| !matches!(roles[*column], Role::Data { .. })).map(one).collect()

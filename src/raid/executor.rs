@@ -100,13 +100,54 @@ impl<B: Bank> Array<B> {
         let missing: SmallVec<[usize; 8]> =
             band.plan.reads.iter().filter(|column| band.known[*column].is_none()).collect();
         band.outstanding = missing.len();
-        if missing.is_empty() {
-            return self.compute(key);
-        }
         let bytes = band.height().at_grain(self.grain());
         for column in missing {
-            self.read_column(key, column, Buf::zeroed(bytes), None);
+            if self.borrow_column(key, column) {
+                self.bands[key].outstanding -= 1;
+            } else {
+                self.read_column(key, column, Buf::stale(bytes), None);
+            }
         }
+        if self.bands[key].outstanding == 0 {
+            self.compute(key);
+        }
+    }
+
+    /// Has a user's band compute from a column's bytes where they lie, if the member lends them. Background work reads by
+    /// requests: they are its pace.
+    fn borrow_column(&mut self, key: usize, at: usize) -> bool {
+        let band = &self.bands[key];
+        if band.settle || !matches!(band.intent, Intent::Read(_) | Intent::Write(_)) {
+            return false;
+        }
+        let (device, extent) = self.source_of_column(band, at);
+        let Some(bytes) = self.bank.lend(device, extent) else { return false };
+        let band = &mut self.bands[key];
+        band.known[at] = Some(bytes);
+        band.lenders.push((device, at));
+        true
+    }
+
+    /// Whether bytes the band computed from turned out not to be what the member holds. Then nothing that was made of
+    /// them counts, and the band has begun anew without that member.
+    fn was_misled(&mut self, key: usize) -> bool {
+        let lenders = std::mem::take(&mut self.bands[key].lenders);
+        let mut misled = false;
+        for (device, column) in lenders {
+            if self.bank.vouches(device) {
+                continue;
+            }
+            misled = true;
+            let band = &mut self.bands[key];
+            band.excluded.push(device);
+            band.unreadable.push((device, column));
+            self.read_failed(device, IoError::Medium);
+        }
+        if misled {
+            self.bands[key].known.fill(None);
+            self.begin(key);
+        }
+        misled
     }
 
     fn read_directly(&mut self, key: usize) {
@@ -124,12 +165,15 @@ impl<B: Bank> Array<B> {
     }
 
     fn read_column(&mut self, key: usize, at: usize, buf: Buf, part: Option<usize>) {
-        let band = &self.bands[key];
+        let (device, extent) = self.source_of_column(&self.bands[key], at);
+        self.submit_io(device, IoOwner::Band { band: key, column: at, part }, extent, Op::Read(buf));
+    }
+
+    fn source_of_column(&self, band: &Band, at: usize) -> (DeviceId, Extent) {
         let column = &band.stripe.columns[at];
         let member =
             self.control.members.reader(column, &band.rows, &band.excluded).expect("plans read what can be read");
-        let (device, extent) = (member.device, member.on_device(column.base, &band.rows));
-        self.submit_io(device, IoOwner::Band { band: key, column: at, part }, extent, Op::Read(buf));
+        (member.device, member.on_device(column.base, &band.rows))
     }
 
     /// One of a band's requests came back.
@@ -225,7 +269,9 @@ impl<B: Bank> Array<B> {
             Intent::Read(_) => {
                 self.mark_indirect_read(key);
                 self.deliver(key);
-                self.finish(key, Ok(()));
+                if !self.was_misled(key) {
+                    self.finish(key, Ok(()));
+                }
             }
             Intent::Write(_) => {
                 if !band.plan.recover.is_empty() {
@@ -287,6 +333,11 @@ impl<B: Bank> Array<B> {
             }
             Parity::Delta => writes.extend(compute::update(self.kernel, roles, &band.known, &new, plan.writes)),
         }
+        if self.was_misled(key) {
+            return;
+        }
+        // What was borrowed is about to change.
+        self.bands[key].known.fill(None);
         self.write_columns(key, &writes);
     }
 
@@ -582,7 +633,7 @@ impl<B: Bank> Array<B> {
         band.outstanding = 1;
         let bytes = band.height();
         let sectors = self.sectors_on(key, device, column);
-        let op = Op::Read(Buf::zeroed(bytes.at_grain(self.grain())));
+        let op = Op::Read(Buf::stale(bytes.at_grain(self.grain())));
         let owner = IoOwner::Band { band: key, column, part: None };
         self.submit_io(device, owner, sectors, op);
     }

@@ -8,7 +8,8 @@
 //!
 //! Small writes to a parity stripe have two ways. *Read-modify-write* reads the old bytes of the
 //! written chunks and of the parity and applies the difference; *reconstruct-write* reads the
-//! chunks that are not written and encodes anew. Whichever reads less is taken, except where parity
+//! chunks that are not written and encodes anew. Whichever reads less is taken, and of equals
+//! read-modify-write, because it reads where it will write; except where parity
 //! is not trusted: a difference applied to wrong parity keeps it wrong (and hides it), so there
 //! only reconstruct-write is right.
 
@@ -271,7 +272,7 @@ impl ParityStripe<'_> {
             (Some(encode), _) if !self.health.trusted && !mutant::is_on(Mutant::DifferenceOnDoubtfulParity) => {
                 Ok(encode)
             }
-            (Some(encode), Some(delta)) => Ok(if delta.reads.len() < encode.reads.len() { delta } else { encode }),
+            (Some(encode), Some(delta)) => Ok(if delta.reads.len() <= encode.reads.len() { delta } else { encode }),
             (Some(only), None) | (None, Some(only)) => Ok(only),
             // Too much of the stripe is lost to know its parity. What is written is still good in its own
             // column; the parity must never again be used to reconstruct anything here.

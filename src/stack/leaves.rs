@@ -4,7 +4,9 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::{Leaf, StackError};
-use crate::block::{Bank, Completion, DeviceId, Instant, Limits, Request, Wakeups};
+use bytes::Bytes;
+
+use crate::block::{Bank, Completion, DeviceId, Extent, Instant, Limits, Request, Wakeups};
 use crate::config::Backing;
 use crate::disk::{NbdBank, NbdOptions};
 
@@ -99,6 +101,20 @@ impl Bank for Leaves {
         done.extend(
             self.done.drain(..).map(|(export, completion)| (self.disks_of_exports[export.0 as usize], completion)),
         );
+    }
+
+    fn lend(&mut self, disk: DeviceId, extent: Extent) -> Option<Bytes> {
+        match self.places[disk.0 as usize] {
+            Place::File(file) => self.files.lend(file, extent),
+            Place::Export(_) => None,
+        }
+    }
+
+    fn vouches(&self, disk: DeviceId) -> bool {
+        match self.places[disk.0 as usize] {
+            Place::File(file) => self.files.vouches(file),
+            Place::Export(_) => true,
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
