@@ -169,6 +169,7 @@ fn a_public_server() {
 
     lab.refuses("serve lab --tls require", 3, "--tls-certificates DIR");
     lab.refuses("serve lab --tls-verify-peer", 3, "--tls-certificates DIR");
+    lab.refuses("serve lab --tls on --tls-certificates ours --tls-verify-peer", 3, "goes with --tls require");
     lab.refuses("serve lab --tls maybe", 3, "require");
     lab.refuses("serve lab --tls-certificates nowhere", 4, "nowhere/server-cert.pem: No such file");
     let ours = lab.around().join("ours");

@@ -94,6 +94,11 @@ fn tls_of(args: &ServeArgs, manner: Manner) -> Result<Option<ServerTls>, Failure
             return Err(Failure::usage("--tls-verify-peer goes with TLS: give --tls-certificates DIR"));
         }
         (TlsWhen::Off, _) => return Ok(None),
+        (TlsWhen::On, _) if args.tls_verify_peer => {
+            return Err(Failure::usage(
+                "--tls-verify-peer goes with --tls require: with --tls on, clients without TLS get in and show nothing",
+            ));
+        }
         (_, None) => {
             return Err(Failure::usage(
                 "TLS wants --tls-certificates DIR, a directory with server-cert.pem and server-key.pem",

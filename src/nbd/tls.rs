@@ -144,6 +144,11 @@ impl Tls {
         self.session.send_close_notify();
     }
 
+    /// Whether the two are still agreeing on keys.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.session.is_handshaking()
+    }
+
     /// Whether there are encrypted bytes to send.
     pub(crate) fn has_output(&self) -> bool {
         self.session.wants_write()

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::nbd::{Client, ClientError, NbdServer, Side, Tls};
+use crate::nbd::{Client, ClientError, NbdServer, Opened, Side, Tls};
 
 /// Where a server is found; a name is looked up once, when its disk is opened.
 #[derive(Clone, Debug)]
@@ -83,6 +83,8 @@ pub(super) struct Line {
     is_connected: bool,
     /// The socket takes no more for now.
     is_full: bool,
+    /// The server has closed TLS.
+    is_ended: bool,
     /// What the kernel is asked to tell.
     watched: EventFlags,
     token: u64,
@@ -131,13 +133,17 @@ impl Line {
         epoll::add(epoll, &socket, EventData::new_u64(token), watched)?;
         let client = Client::new(export, secrecy.is_some());
         let (socket, secrecy) = (File::from(socket), secrecy.cloned());
-        Ok(Line { client, socket, secrecy, tls: None, is_connected, is_full: false, watched, token })
+        Ok(Line { client, socket, secrecy, tls: None, is_connected, is_full: false, is_ended: false, watched, token })
     }
 
     /// Whether [`Line::pump`] has something to send that the socket may take.
     pub(super) fn has_output(&self) -> bool {
-        let is_sealed = self.tls.as_ref().is_some_and(Tls::has_output);
-        self.is_connected && !self.is_full && (self.client.has_output() || is_sealed)
+        let has_output = match &self.tls {
+            None => self.client.has_output(),
+            // What the client says waits until the handshake is over.
+            Some(tls) => tls.has_output() || (self.client.has_output() && !tls.is_handshaking()),
+        };
+        self.is_connected && !self.is_full && has_output
     }
 
     /// Moves what can be moved in both directions.
@@ -183,6 +189,9 @@ impl Line {
                 Ok(0) => return Err(Break::Ended),
                 Ok(count) => {
                     self.received(count);
+                    if self.is_ended {
+                        return Err(Break::Ended);
+                    }
                     if count < room {
                         break;
                     }
@@ -200,10 +209,15 @@ impl Line {
             None => self.client.received(count),
             Some(tls) => {
                 tls.filled(count);
-                if let Err(error) = tls.open(&mut self.client) {
-                    // The server may take what it is told of the reason.
-                    let _ = tls.write_to(&mut self.socket);
-                    self.client.tls_failed(error.to_string());
+                match tls.open(&mut self.client) {
+                    // It said goodbye, and may keep the connection until it has heard the same.
+                    Ok(Opened::End) => self.is_ended = true,
+                    Ok(_) => {}
+                    Err(error) => {
+                        // The server may take what it is told of the reason.
+                        let _ = tls.write_to(&mut self.socket);
+                        self.client.tls_failed(error.to_string());
+                    }
                 }
             }
         }

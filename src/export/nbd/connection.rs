@@ -57,6 +57,8 @@ pub struct Connection {
     /// Bytes of writes that are arriving or under way to the volume.
     down: usize,
     handshake_until: Instant,
+    /// Its handshake was over once.
+    is_let_in: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,6 +183,7 @@ impl Connection {
             up: 0,
             down: 0,
             handshake_until: now + HANDSHAKE_MAX,
+            is_let_in: false,
         }
     }
 
@@ -220,9 +223,14 @@ impl Connection {
         self.phase = Phase::Options;
     }
 
-    /// Until when the handshake must be over, if it is not.
+    /// Until when the handshake must be over, if it is not. Who leaves in the midst of it and takes no answer is in it still.
     pub fn handshake_until(&self) -> Option<Instant> {
-        matches!(self.phase, Phase::Flags | Phase::Options | Phase::Encrypting).then_some(self.handshake_until)
+        (!self.is_let_in && self.phase != Phase::Broken).then_some(self.handshake_until)
+    }
+
+    fn let_in(&mut self) {
+        self.phase = Phase::Transmission;
+        self.is_let_in = true;
     }
 
     /// Whether nothing is sent any more.
@@ -432,11 +440,11 @@ impl Connection {
             Outcome::Haggle => {}
             Outcome::Encrypt if !self.intake.data().is_empty() => return Err(Violation::Unencrypted),
             Outcome::Encrypt => self.phase = Phase::Encrypting,
-            Outcome::Transmit => self.phase = Phase::Transmission,
+            Outcome::Transmit => self.let_in(),
             Outcome::TransmitAsOfOld => {
                 let flags = self.export.flags(self.terms.style.replies);
                 self.outbox.head(Head::from_vec(export_name_answer(self.export.size, flags, self.client)));
-                self.phase = Phase::Transmission;
+                self.let_in();
             }
             Outcome::Leave => self.leave(),
             Outcome::Break => self.broken(),

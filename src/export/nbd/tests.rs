@@ -471,6 +471,18 @@ fn any_ask(quarter: u64) -> impl Strategy<Value = Ask> {
         .prop_map(move |(command, start, length)| Ask { command, quarter, start, length: length.min(8192 - start) })
 }
 
+/// Whoever leaves in the midst of the handshake and takes no answer holds a place for no longer than the handshake may take.
+#[test]
+fn who_leaves_before_being_let_in_is_still_waited_for_only_so_long() {
+    let export = Export::new("lab", "", Limits::of_disk(Sectors(8)), false);
+    let mut connection = Connection::new(Rc::new(export), Secrecy::None, Instant::START);
+    let until = connection.handshake_until();
+    assert!(until.is_some() && connection.has_output(), "the greeting waits");
+    connection.ended();
+    assert!(!connection.is_over());
+    assert_eq!(connection.handshake_until(), until);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
