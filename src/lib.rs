@@ -29,6 +29,8 @@
 //! | [`block`] | the ground: addresses, payloads, requests, the `Bank` interface |
 //! | [`parity`] | P and Q over byte slices, in every kernel the processor has |
 //! | [`disk`] | leaves: memory, image files, block devices, exports of NBD servers, overlays; faults and volatile caches as layers |
+//! | [`fabric`] | many paths to a logical unit: components, transports and their timers; an emulated one in virtual time |
+//! | [`multipath`] | one device out of them, in dm-multipath's words: groups, selectors, checkers, failback, queueing |
 //! | [`raid`] | geometry, planner, array, control path, background work, md metadata |
 //! | [`config`] | `lab.toml` as types |
 //! | [`stack`] | from a lab's directory to a running stack: the only place that knows all layers |
@@ -36,16 +38,16 @@
 //! | [`nbd`] | the NBD protocol as bytes, for both ends, and the TLS around it |
 //! | [`export`] | front ends: the NBD server, a file through FUSE, loop devices |
 //! | [`control`] | how a command reaches an array that runs in another process |
-//! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns |
+//! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns; failovers |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`cli`] | one file a command |
 //!
-//! Dependencies point one way: `cli → {bench, sim, export, control} → stack → {reactor, disk, raid} → {block, parity, nbd}`. The
+//! Dependencies point one way: `cli → {bench, sim, export, control} → stack → {reactor, disk, raid, multipath, fabric} → {block, parity, nbd}`. The
 //! story `layers` in `tests/` reads the imports and fails on any other edge.
 //!
 //! # What holds everywhere
 //!
-//! * The core (`block`, `parity`, `raid`, `sim`, the fault layer) reads no clock, draws no chance, starts no thread and
+//! * The core (`block`, `parity`, `raid`, `fabric`, `multipath`, `sim`, the fault layer) reads no clock, draws no chance, starts no thread and
 //!   touches no file: time is an argument, and cloning a stack forks its world.
 //! * *Decide, then do*: [`raid::plan`] is a pure function; what carries plans out knows no level.
 //! * Dirty marks are durable before the writes they announce; a failed member is on record on the survivors before a
@@ -63,6 +65,8 @@ pub mod config;
 pub mod control;
 pub mod disk;
 pub mod export;
+pub mod fabric;
+pub mod multipath;
 pub mod nbd;
 pub mod parity;
 pub mod raid;

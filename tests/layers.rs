@@ -1,8 +1,8 @@
 //! Dependencies point one way.
 //!
 //! Command line → benchmarks, simulation, front ends, control → stack, reactor → disk, raid, fabric,
-//! multipath → block, parity, nbd. Siblings do not know each other: that is what lets multipath
-//! stand over RAID and RAID over multipath. Unit tests may know more.
+//! multipath → block, parity, nbd. Array and multipath do not know each other: that is what lets
+//! multipath stand over RAID and RAID over multipath. Unit tests may know more.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("disk", &["block", "parity", "nbd"]),
     ("raid", &["block", "parity"]),
     ("fabric", &["block", "nbd"]),
-    ("multipath", &["block"]),
+    // A map stands on the paths of a fabric, whichever it is.
+    ("multipath", &["fabric", "block"]),
     ("config", &["block", "nbd"]),
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),

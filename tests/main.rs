@@ -12,6 +12,7 @@ mod campaign;
 mod control;
 mod crash;
 mod exhaust;
+mod failover;
 mod from_md;
 mod grub;
 mod harness;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         md::trials(),
         campaign::trials(),
         exhaust::trials(),
+        failover::trials(),
         scenarios::trials(),
         to_md::trials(),
         from_md::trials(),

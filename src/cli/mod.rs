@@ -13,6 +13,7 @@ mod desk;
 pub mod doctor;
 mod events;
 pub mod examine;
+mod failover;
 mod fault;
 mod job;
 mod manual;
@@ -20,6 +21,7 @@ mod members;
 mod mount;
 pub mod output;
 mod overlay;
+mod path;
 mod run;
 mod scrub;
 mod serve;
@@ -113,6 +115,10 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Live whole lives of arrays in virtual time, with every fault that matters, and judge every answer
     Sim(sim::SimArgs),
+    /// What a failure of a path costs: a timeline in virtual time, and what shorter timers trade
+    Failover(failover::FailoverArgs),
+    /// Paths: what their timers come to
+    Path(path::PathArgs),
     /// What this host can do, and what to type for the rest
     Doctor,
     /// A completion script for a shell
@@ -262,6 +268,8 @@ fn dispatch(command: Command, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::Bench(args) => bench::run(&args, manner.quiet)
             .map_err(|failure| Failure { code: failure.code(), message: failure.to_string() }),
         Command::Sim(args) => sim::run(&args, manner, out),
+        Command::Failover(args) => failover::run(&args, manner, out),
+        Command::Path(args) => path::run(&args, manner, out),
         Command::Doctor => doctor::run(out).map(|()| 0).map_err(Failure::from),
         Command::Completions(args) => manual::completions(&args, out),
         Command::Man(args) => manual::man(&args),

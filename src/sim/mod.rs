@@ -27,6 +27,7 @@ mod disk;
 pub mod draw;
 pub mod exhaust;
 pub mod explain;
+pub mod failover;
 mod finding;
 pub mod gaps;
 pub mod life;

@@ -1,0 +1,270 @@
+//! A failover told line by line.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use super::keys;
+use crate::cli::output;
+use crate::cli::size::Span;
+use crate::fabric::PathId;
+use crate::fabric::emulated::{Health, Note};
+use crate::fabric::graph::Graph;
+use crate::multipath::map::{Change, PathState, Why};
+use crate::multipath::topology::state_word;
+use crate::sim::failover::{Class, FIRST, Happening, Outcome, Profile, ProfileName, Scenario};
+
+/// A line of a timeline.
+pub struct Line {
+    /// Since the first failure; what was before is not told.
+    pub at: Duration,
+    /// What happened.
+    pub text: String,
+    /// Whether the timer that ends a stall is named in it.
+    pub owner: Option<&'static str>,
+}
+
+/// More lines of one kind are counted, not shown.
+const LINES_MAX: usize = 60;
+
+/// All lines; paths that did the same at one moment share one.
+pub fn lines(graph: &Graph, profile: &Profile, measured: &Outcome) -> Vec<Line> {
+    let start = measured.timeline.iter().find_map(|(at, of)| matches!(of, Happening::Action(_)).then_some(*at));
+    let mut lines: Vec<(Duration, Key, Vec<PathId>)> = Vec::new();
+    for (at, happening) in &measured.timeline {
+        let Some(since) = start.filter(|start| start <= at).map(|start| at.since(start)) else { continue };
+        let (key, paths) = match happening {
+            Happening::Action(action) => (Key::Action(action.component.clone(), action.health), Vec::new()),
+            Happening::Transport(paths, note) => (Key::Note(*note), paths.clone()),
+            Happening::Map(Change::Failed(path, why)) => (Key::Failed(*why), vec![*path]),
+            Happening::Map(Change::Reinstated(path)) => (Key::Reinstated, vec![*path]),
+            Happening::Map(Change::Fencing(path)) => (Key::Fencing, vec![*path]),
+            Happening::Map(Change::Fenced(path)) => (Key::Fenced, vec![*path]),
+            Happening::Map(change) => (Key::Other(*change), Vec::new()),
+        };
+        // What happens to several paths within a millisecond is told once.
+        let same = |line: &&mut (Duration, Key, Vec<PathId>)| {
+            line.1.is_like(&key) && since - line.0 < Duration::from_millis(1)
+        };
+        match lines.iter_mut().rev().take(40).find(same) {
+            Some((_, of, told)) if !paths.is_empty() => {
+                of.add(&key);
+                told.extend(paths);
+            }
+            _ => lines.push((since, key, paths)),
+        }
+    }
+    lines
+        .into_iter()
+        .map(|(at, key, mut paths)| {
+            paths.sort_unstable();
+            paths.dedup();
+            let names: Vec<&str> = paths.iter().map(|path| graph.paths()[usize::from(path.0)].name.as_str()).collect();
+            let (text, owner) = key.text(&names.join(" "), profile);
+            Line { at, text, owner }
+        })
+        .collect()
+}
+
+#[derive(Clone, PartialEq, Debug)]
+enum Key {
+    Action(String, Health),
+    Note(Note),
+    Failed(Why),
+    Reinstated,
+    Fencing,
+    Fenced,
+    Other(Change),
+}
+
+impl Key {
+    fn is_like(&self, other: &Key) -> bool {
+        match (self, other) {
+            (Key::Note(Note::FastIoFail(_)), Key::Note(Note::FastIoFail(_)))
+            | (Key::Note(Note::DevLoss(_)), Key::Note(Note::DevLoss(_))) => true,
+            _ => self == other,
+        }
+    }
+
+    fn add(&mut self, other: &Key) {
+        match (self, other) {
+            (Key::Note(Note::FastIoFail(a)), Key::Note(Note::FastIoFail(b)))
+            | (Key::Note(Note::DevLoss(a)), Key::Note(Note::DevLoss(b))) => *a += b,
+            _ => {}
+        }
+    }
+
+    /// What it says of these paths, and the timer that it names.
+    fn text(&self, paths: &str, profile: &Profile) -> (String, Option<&'static str>) {
+        let transport = &profile.transport;
+        let span = |time: Option<Duration>| Span(time.unwrap_or_default()).to_string();
+        let plain = |text: String| (text, None);
+        match self {
+            Key::Action(component, health) => plain(match health {
+                Health::Up => format!("{component} is well again"),
+                Health::Down => format!("{component} fails"),
+                Health::BlackHole { .. } => format!("{component} swallows frames, and nobody says so"),
+                Health::Stalled => format!("{component} keeps frames back"),
+                Health::Slow(factor) => format!("{component} is {factor} times as slow"),
+            }),
+            Key::Note(note) => match note {
+                Note::LinkDown => plain(format!("{paths}: link down, commands are held")),
+                Note::LinkUp => plain(format!("{paths}: link up")),
+                Note::WatchTimeout => {
+                    let watch = transport.watch.map(|watch| watch.interval + watch.timeout);
+                    (
+                        format!("{paths}: nothing heard for {}: the nexus is lost", span(watch)),
+                        Some("noop_out_interval + noop_out_timeout"),
+                    )
+                }
+                Note::UserTimeout => {
+                    (format!("{paths}: tcp_user_timeout {}", span(transport.user_timeout)), Some("tcp_user_timeout"))
+                }
+                Note::CommandTimeout(attempts) => (
+                    format!(
+                        "{paths}: cmd_timeout {}, attempt {attempts} of {}",
+                        Span(transport.cmd_timeout),
+                        transport.max_retries + 1
+                    ),
+                    Some("(max_retries + 1) x cmd_timeout"),
+                ),
+                Note::AbortTimeout => {
+                    (format!("{paths}: the abort is not answered: the nexus is lost"), Some("abort_timeout"))
+                }
+                Note::FastIoFail(count) => (
+                    format!(
+                        "{paths}: fast_io_fail_tmo {}: {count} commands given back",
+                        span(transport.fast_io_fail_tmo)
+                    ),
+                    Some("fast_io_fail_tmo"),
+                ),
+                Note::DevLoss(count) => (
+                    format!(
+                        "{paths}: dev_loss_tmo {}: removed, {count} commands given back",
+                        span(transport.dev_loss_tmo)
+                    ),
+                    Some("dev_loss_tmo"),
+                ),
+                Note::AdapterReset => (
+                    format!("{paths}: eh_deadline {}: the adapter is reset", span(transport.eh_deadline)),
+                    Some("eh_deadline"),
+                ),
+            },
+            Key::Failed(Why::Io(error)) => {
+                plain(format!("{paths}: failed ({error}); what came back goes down another path"))
+            }
+            Key::Failed(Why::Checker(PathState::Timeout)) => (
+                format!("{paths}: failed by the checker (checker_timeout {})", Span(profile.settings.checker_timeout)),
+                None,
+            ),
+            Key::Failed(Why::Checker(state)) => {
+                plain(format!("{paths}: failed by the checker ({})", state_word(*state)))
+            }
+            Key::Failed(Why::Asked) => plain(format!("{paths}: failed as asked")),
+            Key::Reinstated => plain(format!("{paths}: reinstated")),
+            Key::Fencing => {
+                plain(format!("{paths}: asking the target to end the old nexus, before writes go elsewhere"))
+            }
+            Key::Fenced => plain(format!("{paths}: fenced, nothing lands late")),
+            Key::Other(change) => match change {
+                Change::Switched(group) => plain(format!("requests go down group {}", group + 1)),
+                Change::Queueing => plain("no path is left: requests are queued".to_owned()),
+                Change::GaveUp(count) => (
+                    format!("no_path_retry: queued for {}, {count} fail", span(profile.settings.queueing_max())),
+                    Some("no_path_retry"),
+                ),
+                Change::Resumed(count) => plain(format!("{count} queued requests go on")),
+                Change::Failed(..) | Change::Reinstated(_) | Change::Fencing(_) | Change::Fenced(_) => {
+                    unreachable!("these have keys of their own")
+                }
+            },
+        }
+    }
+}
+
+/// What the timers are, in a line or two.
+pub fn settings_line(name: ProfileName, profile: &Profile) -> String {
+    let told = keys::all(profile);
+    let wanted =
+        ["fast_io_fail_tmo", "dev_loss_tmo", "cmd_timeout", "max_retries", "noop_out_interval", "noop_out_timeout"];
+    let mut words: Vec<String> = Vec::new();
+    for (key, value) in &told {
+        if wanted.contains(key) && value != "off" {
+            words.push(format!("{key} {value}"));
+        }
+    }
+    words.extend(keys::differing(&profile.settings).into_iter().map(|(key, value)| format!("{key} {value}")));
+    words.dedup();
+    format!("{name}: {} ({} paths); {}", profile.preset, profile.preset.graph().paths().len(), words.join(", "))
+}
+
+/// The stall, beside what the formula allows.
+pub fn stall_line(profile: &Profile, scenario: &Scenario, measured: &Outcome, lines: &[Line]) -> String {
+    let ends = (measured.longest_from + measured.longest).since(crate::block::Instant::START + FIRST);
+    let owner = lines.iter().rev().filter(|line| line.at <= ends).find_map(|line| line.owner);
+    let owner =
+        owner.filter(|_| scenario.class != Class::Slow).map(|owner| format!(", owned by {owner}")).unwrap_or_default();
+    let bound = match scenario.stall_max(profile) {
+        Some(bound) => format!("; predicted at the most {}", seconds(bound)),
+        None => String::new(),
+    };
+    format!("longest stall {}{bound}{owner}", seconds(measured.longest))
+}
+
+/// Seconds, to the tenth of a millisecond.
+pub fn seconds(time: Duration) -> String {
+    format!("{:.4} s", time.as_secs_f64())
+}
+
+/// Writes it all.
+pub fn write(
+    out: &mut impl Write,
+    name: ProfileName,
+    profile: &Profile,
+    scenario: &Scenario,
+    measured: &Outcome,
+) -> io::Result<()> {
+    let graph = profile.preset.graph();
+    writeln!(out, "{}", settings_line(name, profile))?;
+    let lines = lines(&graph, profile, measured);
+    let length = scenario.length.as_secs_f64();
+    writeln!(out, "{}: the first failure after {} of {length:.0} s\n", scenario.name, Span(FIRST))?;
+    for line in lines.iter().take(LINES_MAX) {
+        writeln!(out, "  t+{:<10.4}  {}", line.at.as_secs_f64(), line.text)?;
+    }
+    if lines.len() > LINES_MAX {
+        writeln!(out, "  ... {} lines more (--json has all)", lines.len() - LINES_MAX)?;
+    }
+    writeln!(out, "\n{}", stall_line(profile, scenario, measured, &lines))?;
+    let errors: u64 = measured.errors.values().sum();
+    let why: Vec<String> = measured.errors.iter().map(|(error, count)| format!("{count} x {error}")).collect();
+    let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
+    writeln!(out, "served {}, errors {errors}{why}, wrong blocks {}", measured.served, measured.wrong_blocks)?;
+    writeln!(out, "paths failed {} times; commands by path: {}", measured.failures, shares(&graph, measured))?;
+    writeln!(out, "served per second  {}", sparkline(&measured.per_second, output::is_utf8()))
+}
+
+fn shares(graph: &Graph, measured: &Outcome) -> String {
+    let shares = graph.paths().iter().zip(&measured.per_path).map(|(path, count)| format!("{} {count}", path.name));
+    shares.collect::<Vec<String>>().join(" ")
+}
+
+/// At most 72 columns.
+fn sparkline(values: &[u64], utf8: bool) -> String {
+    let marks: Vec<char> = if utf8 { " ▁▂▃▄▅▆▇█" } else { " .:-=+*#@" }.chars().collect();
+    let width = values.len().div_ceil(72).max(1);
+    let means: Vec<u64> = values.chunks(width).map(|chunk| chunk.iter().sum::<u64>() / chunk.len() as u64).collect();
+    let most = means.iter().copied().max().unwrap_or(0).max(1);
+    let mark = |value: &u64| marks[(value * (marks.len() as u64 - 1)).div_ceil(most) as usize];
+    format!("|{}| 0..{most}", means.iter().map(mark).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sparkline_shows_a_stall_as_a_gap() {
+        assert_eq!(sparkline(&[100, 100, 0, 0, 50, 100], false), "|@@  =@| 0..100");
+        assert_eq!(sparkline(&[1; 1000], true).chars().count(), "|| 0..1".len() + 72);
+    }
+}

@@ -1,0 +1,237 @@
+//! Components, and the paths through them.
+//!
+//! ```text
+//!   host ─ hba0 ─ cable hba0-switch0 ─ switch0 ─┬─ port ctrl0.p0 ─ ctrl0 ─┬─ logical unit
+//!        └ hba1 ─ cable hba1-switch1 ─ switch1 ─┴─ port ctrl1.p1 ─ ctrl1 ─┘
+//! ```
+
+use std::fmt;
+
+use crate::block::DeviceId;
+use crate::fabric::{PathId, PathInfo};
+
+/// What a component is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// A port of a host bus adapter, or a network card.
+    Hba,
+    /// A cable between two others.
+    Cable,
+    /// A switch, or an expander.
+    Switch,
+    /// A port of a controller.
+    Port,
+    /// A controller: a storage processor, an I/O module.
+    Controller,
+}
+
+/// A component of a graph, by its number in it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ComponentId(pub usize);
+
+/// One thing that can fail.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Component {
+    /// What its owner calls it: `hba0`, `switch1`, `ctrl0.p1`, `cable0`.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// Components and paths.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Graph {
+    components: Vec<Component>,
+    paths: Vec<PathInfo>,
+    /// What each path crosses, from the host on.
+    routes: Vec<Vec<ComponentId>>,
+}
+
+/// Shapes of fabrics that are found in the field.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Preset {
+    /// Fibre Channel: 2 adapters, a switch for each, 2 controllers with 2 ports each, every port on both switches: 8 paths.
+    San,
+    /// iSCSI: 2 network cards, each with a switch of its own, 2 portals on 2 controllers: 4 paths.
+    Iscsi,
+    /// NVMe over TCP: as iSCSI.
+    NvmeTcp,
+    /// Dual-ported SAS: 2 adapters, 2 chains of 2 expanders, cabled top-down on one and bottom-up on the other: 2 paths.
+    SasDual,
+}
+
+impl Preset {
+    /// All of them.
+    pub const ALL: [Preset; 4] = [Preset::San, Preset::Iscsi, Preset::NvmeTcp, Preset::SasDual];
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Preset::San => "san",
+            Preset::Iscsi => "iscsi",
+            Preset::NvmeTcp => "nvme-tcp",
+            Preset::SasDual => "sas-dual",
+        }
+    }
+
+    /// The fabric, with one logical unit.
+    pub fn graph(self) -> Graph {
+        match self {
+            Preset::San => switched(2, 2, 2),
+            Preset::Iscsi | Preset::NvmeTcp => switched(2, 2, 1),
+            Preset::SasDual => sas_dual(),
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Graph {
+    /// Without components and paths.
+    pub fn new() -> Graph {
+        Graph { components: Vec::new(), paths: Vec::new(), routes: Vec::new() }
+    }
+
+    /// Adds a component.
+    pub fn add(&mut self, kind: Kind, name: impl Into<String>) -> ComponentId {
+        self.components.push(Component { name: name.into(), kind });
+        ComponentId(self.components.len() - 1)
+    }
+
+    /// Adds a path to logical unit 0 that crosses `route`, from adapter number `hba` to controller number `controller`.
+    pub fn add_path(&mut self, hba: usize, controller: usize, route: Vec<ComponentId>) -> PathId {
+        let number = self.paths.len();
+        let target = self.paths.iter().filter(|path| path.hba == hba).count();
+        self.paths.push(PathInfo {
+            hctl: format!("{hba}:0:{target}:0"),
+            name: disk_name(number),
+            hba,
+            controller,
+            tpg: controller as u16 + 1,
+            unit: DeviceId(0),
+        });
+        self.routes.push(route);
+        PathId(number as u16)
+    }
+
+    /// All components.
+    pub fn components(&self) -> &[Component] {
+        &self.components
+    }
+
+    /// All paths.
+    pub fn paths(&self) -> &[PathInfo] {
+        &self.paths
+    }
+
+    /// What a path crosses, from the host on.
+    pub fn route(&self, path: PathId) -> &[ComponentId] {
+        &self.routes[usize::from(path.0)]
+    }
+
+    /// The component of this name.
+    pub fn find(&self, name: &str) -> Option<ComponentId> {
+        self.components.iter().position(|component| component.name == name).map(ComponentId)
+    }
+
+    /// The paths through a component.
+    pub fn through(&self, component: ComponentId) -> impl Iterator<Item = PathId> + '_ {
+        (0..self.paths.len())
+            .filter(move |path| self.routes[*path].contains(&component))
+            .map(|path| PathId(path as u16))
+    }
+}
+
+impl Default for Graph {
+    fn default() -> Graph {
+        Graph::new()
+    }
+}
+
+/// `sda` to `sdz`, then `sdaa`.
+fn disk_name(number: usize) -> String {
+    let mut letters = Vec::new();
+    let mut left = number + 1;
+    while left > 0 {
+        letters.push(b'a' + ((left - 1) % 26) as u8);
+        left = (left - 1) / 26;
+    }
+    letters.reverse();
+    format!("sd{}", String::from_utf8(letters).expect("these are letters"))
+}
+
+/// Adapter `i` hangs on switch `i`, and every port of every controller on all switches.
+fn switched(hbas: usize, controllers: usize, ports: usize) -> Graph {
+    let mut graph = Graph::new();
+    let adapters: Vec<ComponentId> = (0..hbas).map(|i| graph.add(Kind::Hba, format!("hba{i}"))).collect();
+    let cables: Vec<ComponentId> = (0..hbas).map(|i| graph.add(Kind::Cable, format!("cable{i}"))).collect();
+    let switches: Vec<ComponentId> = (0..hbas).map(|i| graph.add(Kind::Switch, format!("switch{i}"))).collect();
+    let processors: Vec<ComponentId> =
+        (0..controllers).map(|i| graph.add(Kind::Controller, format!("ctrl{i}"))).collect();
+    let mut outlets = Vec::new();
+    for (controller, processor) in processors.iter().enumerate() {
+        for port in 0..ports {
+            outlets.push((controller, *processor, graph.add(Kind::Port, format!("ctrl{controller}.p{port}"))));
+        }
+    }
+    for hba in 0..hbas {
+        for (controller, processor, port) in &outlets {
+            graph.add_path(hba, *controller, vec![adapters[hba], cables[hba], switches[hba], *port, *processor]);
+        }
+    }
+    graph
+}
+
+/// The disk sits in the second of two enclosures: near on one chain, far on the other.
+fn sas_dual() -> Graph {
+    let mut graph = Graph::new();
+    for (side, letter) in ["a", "b"].into_iter().enumerate() {
+        let hba = graph.add(Kind::Hba, format!("hba{side}"));
+        let cable = graph.add(Kind::Cable, format!("cable{side}"));
+        let order = if side == 0 { [0, 1] } else { [1, 0] };
+        let expanders = order.map(|shelf| graph.add(Kind::Switch, format!("expander{shelf}{letter}")));
+        let port = graph.add(Kind::Port, format!("port{letter}"));
+        let mut route = vec![hba, cable, expanders[0]];
+        if side == 0 {
+            route.push(expanders[1]);
+        }
+        route.push(port);
+        graph.add_path(side, 0, route);
+    }
+    graph
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_have_the_paths_their_owners_expect() {
+        let counts = Preset::ALL.map(|preset| preset.graph().paths().len());
+        assert_eq!(counts, [8, 4, 4, 2]);
+        let san = Preset::San.graph();
+        assert_eq!(san.through(san.find("switch0").unwrap()).count(), 4);
+        assert_eq!(san.through(san.find("ctrl1").unwrap()).count(), 4);
+        assert_eq!(san.through(san.find("ctrl1.p0").unwrap()).count(), 2);
+        let names: Vec<&str> = san.paths().iter().map(|path| path.hctl.as_str()).collect();
+        assert_eq!(names[..5], ["0:0:0:0", "0:0:1:0", "0:0:2:0", "0:0:3:0", "1:0:0:0"]);
+    }
+
+    /// Top-down on one chain, bottom-up on the other: no single expander is on both paths.
+    #[test]
+    fn no_component_of_a_dual_ported_disk_is_on_both_paths() {
+        let graph = Preset::SasDual.graph();
+        for component in 0..graph.components().len() {
+            assert!(graph.through(ComponentId(component)).count() <= 1);
+        }
+    }
+
+    #[test]
+    fn disks_are_named_as_the_kernel_names_them() {
+        assert_eq!([0, 25, 26, 701, 702].map(disk_name), ["sda", "sdz", "sdaa", "sdzz", "sdaaa"]);
+    }
+}

@@ -1,0 +1,26 @@
+//! Multipath: one device out of many paths to it, in dm-multipath's words.
+//!
+//! A map stands for a logical unit. Its paths are in priority groups; requests go down the paths of one group, chosen by a
+//! selector. The first error that is a path's *fails* it: nothing new goes down, and what came back goes down another. A checker
+//! looks at every path from time to time and *reinstates* it when it is well. When a better group is there again, the map
+//! may go back to it (failback). When no path is left, requests are queued for a while, or fail (`no_path_retry`).
+//!
+//! | | |
+//! |---|---|
+//! | [`settings`] | all that can be set, by multipath.conf's keywords; profiles |
+//! | [`selector`] | which path of a group takes the next request |
+//! | [`map`] | a bank over a fabric: routing, failing, checking, failback, queueing |
+//! | [`conf`] | multipath.conf, read |
+//! | [`topology`] | what `multipath -ll` shows |
+//!
+//! Behaviour after dm-mpath.c and dm-ps-*.c of Linux 6.1 and multipath-tools 0.14, described, not taken.
+
+pub mod conf;
+pub mod map;
+pub mod selector;
+pub mod settings;
+#[cfg(test)]
+mod tests;
+pub mod topology;
+
+pub use map::Multipath;

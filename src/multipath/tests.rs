@@ -1,0 +1,192 @@
+//! A map over an emulated fabric: what it does when, step by step.
+
+use std::time::Duration;
+
+use super::map::{Change, Multipath, PathState};
+use super::settings::{Checker, Failback, Grouping, NoPathRetry, Settings};
+use super::topology;
+use crate::block::*;
+use crate::disk::MemBank;
+use crate::fabric::PathId;
+use crate::fabric::emulated::{Emulated, Health};
+use crate::fabric::graph::Preset;
+use crate::fabric::transport::Transport;
+
+const UNIT: DeviceId = DeviceId(0);
+
+struct Lab {
+    multipath: Multipath<Emulated<MemBank>>,
+    now: Instant,
+    ids: u64,
+}
+
+impl Lab {
+    fn new(settings: Settings) -> Lab {
+        let mut bank = MemBank::new();
+        bank.add(Limits::of_disk(Sectors(2048)));
+        let fabric = Emulated::new(bank, Preset::San.graph(), Transport::FC, 1);
+        Lab { multipath: Multipath::new(fabric, settings), now: Instant::START, ids: 0 }
+    }
+
+    /// Lets time pass; what came back by then.
+    fn pass(&mut self, time: Duration) -> Vec<Completion> {
+        let until = self.now + time;
+        let mut done = Vec::new();
+        while let Some(due) = self.multipath.next_deadline().filter(|due| *due <= until) {
+            self.now = self.now.max(due);
+            self.multipath.poll(self.now, &mut done);
+        }
+        self.now = until;
+        done.into_iter().map(|(_, completion)| completion).collect()
+    }
+
+    fn submit(&mut self, op: Op) {
+        self.ids += 1;
+        let request = Request::new(RequestId(self.ids), Extent::new(Lba(0), Sectors(8)), op);
+        self.multipath.submit(UNIT, request, self.now);
+    }
+
+    fn read(&mut self) -> Result<(), IoError> {
+        self.submit(Op::Read(Buf::stale(4096)));
+        let done = self.pass(Duration::from_secs(1));
+        done.first().map_or(Err(IoError::Timeout), |completion| completion.result)
+    }
+
+    fn set(&mut self, component: &str, health: Health) {
+        let fabric = self.multipath.fabric_mut();
+        let id = fabric.graph().find(component).expect("it is there");
+        fabric.set_health(id, health, self.now);
+    }
+
+    fn current_prio(&self) -> i32 {
+        let map = &self.multipath.maps()[0];
+        map.groups()[map.current().expect("something was sent")].prio
+    }
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[test]
+fn paths_are_grouped_by_what_is_asked_for() {
+    let sizes = |grouping| {
+        let lab = Lab::new(Settings { grouping, ..Settings::default() });
+        lab.multipath.maps()[0].groups().iter().map(|group| group.paths.len()).collect::<Vec<usize>>()
+    };
+    assert_eq!(sizes(Grouping::Failover), [1; 8]);
+    assert_eq!(sizes(Grouping::Multibus), [8]);
+    assert_eq!(sizes(Grouping::GroupBySerial), [8]);
+    for by_controller in [Grouping::GroupByPrio, Grouping::GroupByNodeName, Grouping::GroupByTpg] {
+        assert_eq!(sizes(by_controller), [4, 4]);
+    }
+}
+
+#[test]
+fn a_path_is_failed_and_reinstated_by_whoever_says_so() {
+    let mut lab = Lab::new(Settings { grouping: Grouping::Failover, ..Settings::default() });
+    assert_eq!(lab.read(), Ok(()));
+    lab.multipath.fail_path(PathId(0), lab.now);
+    assert!(!lab.multipath.maps()[0].paths()[0].active);
+    assert_eq!(lab.read(), Ok(()));
+    assert_eq!(lab.multipath.fabric().sent(PathId(0)), 1, "it went down another path");
+    lab.multipath.reinstate_path(PathId(0), lab.now);
+    assert!(lab.multipath.maps()[0].paths()[0].active);
+    // What was failed by hand is found well by its checker.
+    lab.multipath.fail_path(PathId(3), lab.now);
+    lab.pass(seconds(30));
+    let path = &lab.multipath.maps()[0].paths()[3];
+    assert!(path.active && path.state == PathState::Up && path.failures_total == 1);
+}
+
+/// The owner's controller goes and comes back as the one that is not the owner: then nobody goes back. What comes back here are
+/// cables, so that the better group is the better one again.
+#[test]
+fn the_way_back_is_taken_when_the_policy_says_so() {
+    let after = |failback| {
+        let mut lab = Lab::new(Settings { failback, ..Settings::default() });
+        lab.read().unwrap();
+        assert_eq!(lab.current_prio(), 50);
+        for port in ["ctrl0.p0", "ctrl0.p1"] {
+            lab.set(port, Health::Down);
+        }
+        lab.submit(Op::Read(Buf::stale(4096)));
+        lab.pass(seconds(8));
+        lab.read().unwrap();
+        assert_eq!(lab.current_prio(), 10, "{failback:?}");
+        for port in ["ctrl0.p0", "ctrl0.p1"] {
+            lab.set(port, Health::Up);
+        }
+        let back = (1..60).find(|_| {
+            lab.pass(seconds(1));
+            lab.current_prio() == 50
+        });
+        back.map(|second| (second, lab))
+    };
+    assert!(after(Failback::Manual).is_none());
+    let (immediate, _) = after(Failback::Immediate).expect("it goes back");
+    assert!(immediate <= 6, "{immediate} s: a polling interval and a tick");
+    let (late, mut lab) = after(Failback::After(10)).expect("it goes back");
+    assert!((immediate + 10..=immediate + 13).contains(&late), "{immediate} s and 10, not {late}");
+    let other = lab.multipath.maps()[0].groups().iter().position(|group| group.prio == 10).unwrap();
+    lab.multipath.switch_group(UNIT, other, lab.now);
+    assert_eq!(lab.current_prio(), 10);
+    assert!(after(Failback::Followover).is_some());
+}
+
+#[test]
+fn without_a_path_requests_wait_or_fail_as_they_are_told() {
+    let mut lab = Lab::new(Settings { no_path_retry: NoPathRetry::Queue, ..Settings::default() });
+    let down = |lab: &mut Lab, health| ["cable0", "cable1"].into_iter().for_each(|cable| lab.set(cable, health));
+    lab.read().unwrap();
+    down(&mut lab, Health::Down);
+    lab.submit(Op::Read(Buf::stale(4096)));
+    assert!(lab.pass(seconds(300)).is_empty());
+    assert_eq!(lab.multipath.maps()[0].queued(), 1);
+    lab.multipath.set_queueing(UNIT, false, lab.now);
+    let failed = lab.pass(seconds(1));
+    assert_eq!(failed[0].result, Err(IoError::Transport));
+    assert_eq!(lab.read(), Err(IoError::Transport));
+    lab.multipath.set_queueing(UNIT, true, lab.now);
+    lab.submit(Op::Read(Buf::stale(4096)));
+    assert!(lab.pass(seconds(10)).is_empty());
+    down(&mut lab, Health::Up);
+    let served = lab.pass(seconds(10));
+    assert!(served.iter().all(|completion| completion.result.is_ok()) && served.len() == 1);
+    assert!(lab.multipath.drain_changes().iter().any(|(_, _, change)| *change == Change::Resumed(1)));
+}
+
+/// A controller that answers, and a unit that does not: only a checker that reads sees it.
+#[test]
+fn a_checker_that_reads_sees_what_one_that_asks_does_not() {
+    for (checker, sees) in [(Checker::Tur, false), (Checker::DirectIo, true)] {
+        let mut bank = MemBank::new();
+        // Nothing can be read of a unit without sectors.
+        bank.add(Limits::of_disk(Sectors(0)));
+        let fabric = Emulated::new(bank, Preset::SasDual.graph(), Transport::FC, 1);
+        let multipath = Multipath::new(fabric, Settings { checker, ..Settings::default() });
+        let mut lab = Lab { multipath, now: Instant::START, ids: 0 };
+        lab.pass(seconds(3));
+        let states: Vec<PathState> = lab.multipath.maps()[0].paths().iter().map(|path| path.state).collect();
+        assert_eq!(states, [if sees { PathState::Down } else { PathState::Up }; 2]);
+    }
+}
+
+/// The form is `multipath -ll`'s, which others parse.
+#[test]
+fn a_map_is_shown_as_multipath_shows_it() {
+    let mut lab = Lab::new(Settings::default());
+    lab.read().unwrap();
+    lab.pass(seconds(2));
+    lab.multipath.fail_path(PathId(1), lab.now);
+    let shown = topology::show(&lab.multipath, &lab.multipath.maps()[0], "mpatha", "3600");
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[0], "mpatha (3600) dm-0 RAIDLAB,VOLUME");
+    assert_eq!(lines[1], "size=1.0M features='1 queue_if_no_path' hwhandler='1 alua' wp=rw");
+    assert_eq!(lines[2], "|-+- policy='service-time 0' prio=50 status=active");
+    assert_eq!(lines[3], "| |- 0:0:0:0 sda 8:0 active ready running");
+    assert_eq!(lines[4], "| |- 0:0:1:0 sdb 8:16 failed ready running");
+    assert_eq!(lines[6], "| `- 1:0:1:0 sdf 8:80 active ready running");
+    assert_eq!(lines[7], "`-+- policy='service-time 0' prio=10 status=enabled");
+    assert_eq!(lines[11], "  `- 1:0:3:0 sdh 8:112 active ready running");
+}

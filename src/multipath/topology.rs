@@ -1,0 +1,74 @@
+//! What `multipath -ll` shows.
+
+use std::fmt::Write;
+
+use super::map::{Map, Multipath, PathState};
+use super::settings::{NoPathRetry, Prio};
+use crate::fabric::Fabric;
+
+/// The word of `multipath -ll` for a checker's state.
+pub fn state_word(state: PathState) -> &'static str {
+    match state {
+        PathState::Up => "ready",
+        PathState::Down => "faulty",
+        PathState::Ghost => "ghost",
+        PathState::Pending => "i/o pending",
+        PathState::Timeout => "i/o timeout",
+        PathState::Unchecked => "undef",
+    }
+}
+
+/// A map as `multipath -ll` shows it. `name` and `wwid` head it; sizes are in binary units, as there.
+pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &str) -> String {
+    let settings = multipath.settings();
+    let fabric = multipath.fabric();
+    let features = match settings.no_path_retry {
+        NoPathRetry::Fail => "0",
+        NoPathRetry::Queue | NoPathRetry::Checks(_) => "1 queue_if_no_path",
+    };
+    let handler = if settings.prio == Prio::Alua { "1 alua" } else { "0" };
+    let limits = fabric.limits(map.unit());
+    let write = if limits.read_only { "ro" } else { "rw" };
+    let mut text = format!("{name} ({wwid}) dm-0 RAIDLAB,VOLUME\n");
+    let size = size_word(limits.capacity.bytes());
+    writeln!(text, "size={size} features='{features}' hwhandler='{handler}' wp={write}").expect("text takes all");
+    for (at, group) in map.groups().iter().enumerate() {
+        let last_group = at + 1 == map.groups().len();
+        let usable = group.paths.iter().any(|path| map.paths()[*path].active);
+        let status = match (map.current() == Some(at), usable) {
+            (true, _) => "active",
+            (false, _) => "enabled",
+        };
+        let lead = if last_group { "`-+-" } else { "|-+-" };
+        writeln!(text, "{lead} policy='{} 0' prio={} status={status}", settings.selector, group.prio)
+            .expect("text takes all");
+        for (number, path) in group.paths.iter().enumerate() {
+            let path = &map.paths()[*path];
+            let info = &fabric.paths()[usize::from(path.id.0)];
+            let bar = if last_group { "  " } else { "| " };
+            let branch = if number + 1 == group.paths.len() { "`-" } else { "|-" };
+            let dm = if path.active { "active" } else { "failed" };
+            let minor = u32::from(path.id.0) * 16;
+            let state = state_word(path.state);
+            let link = fabric.link(path.id);
+            writeln!(text, "{bar}{branch} {} {} 8:{minor} {dm} {state} {link}", info.hctl, info.name)
+                .expect("text takes all");
+        }
+    }
+    text
+}
+
+fn size_word(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["", "K", "M", "G", "T"] {
+        if size < 1024.0 || unit == "T" {
+            return if size < 10.0 && !unit.is_empty() {
+                format!("{size:.1}{unit}")
+            } else {
+                format!("{size:.0}{unit}")
+            };
+        }
+        size /= 1024.0;
+    }
+    unreachable!("the last unit takes all")
+}
