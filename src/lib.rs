@@ -40,6 +40,7 @@
 //! | [`control`] | how a command reaches an array that runs in another process |
 //! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns; failovers |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
+//! | [`drawing`] | pictures as SVG |
 //! | [`cli`] | one file a command |
 //!
 //! Dependencies point one way: `cli → {bench, sim, export, control} → stack → {reactor, disk, raid, multipath, fabric} → {block, parity, nbd}`. The
@@ -64,6 +65,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod disk;
+pub mod drawing;
 pub mod export;
 pub mod fabric;
 pub mod multipath;

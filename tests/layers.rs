@@ -16,6 +16,7 @@ use crate::support::story::story;
 const KNOWS: &[(&str, &[&str])] = &[
     ("block", &[]),
     ("parity", &[]),
+    ("drawing", &[]),
     ("nbd", &["block"]),
     ("disk", &["block", "parity", "nbd"]),
     ("raid", &["block", "parity"]),
@@ -27,13 +28,14 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("reactor", &["block"]),
     ("control", &["reactor", "disk", "block"]),
-    ("bench", &["sim", "stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
+    ("bench", &["drawing", "sim", "stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("sim", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("export", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     (
         "cli",
         &[
             "bench",
+            "drawing",
             "sim",
             "export",
             "control",

@@ -1,16 +1,12 @@
 //! The report as one picture: small multiples, one panel a workload, one bar a subject.
 //!
-//! Written by hand as SVG 1.1 without scripts or outside resources, on a white ground of its own, so
-//! that it looks the same in a browser, a README and a printed page, by day and by night. Each panel
-//! has its own linear scale from zero: levels are compared within a workload, not across. Colours
-//! are those of Okabe and Ito, "Color Universal Design" (2008), which people with any kind of colour
-//! vision tell apart; every bar is named and carries its figure besides.
-
-use std::fmt::Write as _;
+//! Each panel has its own linear scale from zero: levels are compared within a workload, not across. Every bar is named and
+//! carries its figure besides.
 
 use super::report::{Report, Spread, State, SubjectFacts};
-use super::table::{compared, count, disturbances, lost, mb, method, rows, says_something, shown_in_mb, wrapped};
+use super::table::{compared, count, disturbances, lost, mb, method, rows, says_something, shown_in_mb};
 use super::{Disturbance, Mix, Shape};
+use crate::drawing::{Anchor, BOLD_WIDTH, CHARACTER_WIDTH, Canvas, Font, GRID, INK, PALETTE, SOFT, fitting, ticks};
 
 /// Pixels.
 const MARGIN: f64 = 32.0;
@@ -26,16 +22,8 @@ const FIGURE_ROOM: f64 = 18.0;
 const LEGEND_WIDTH: f64 = 200.0;
 const LEGEND_HEIGHT: f64 = 52.0;
 
-const INK: &str = "#1b1b1b";
-const SOFT: &str = "#5c5c5c";
-const GRID: &str = "#e3e3e3";
+const TITLE: &str = "RAID levels compared on this computer";
 const RAW: &str = "#8a8a8a";
-const PALETTE: [&str; 7] = ["#e69f00", "#56b4e9", "#009e73", "#cc79a7", "#0072b2", "#d55e00", "#f0e442"];
-
-/// Mean width of a character in units of its font size, on the wide side of common sans-serif fonts.
-const CHARACTER_WIDTH: f64 = 0.62;
-/// The same for bold figures and marks.
-const BOLD_WIDTH: f64 = 0.74;
 
 /// The picture of `report`.
 pub fn draw(report: &Report) -> String {
@@ -49,16 +37,16 @@ pub fn draw(report: &Report) -> String {
     let name_lines = report.subjects.iter().map(|facts| facts.name.split(' ').count()).max().unwrap_or(1);
     let panel_height = PANEL_HEAD + PLOT_HEIGHT + 8.0 + 12.0 * name_lines as f64 + 18.0;
 
-    let mut picture = Picture::default();
-    let mut y = picture.head(report, inner);
-    y = picture.legend(report, y, inner);
+    let mut canvas = Canvas::default();
+    let mut y = head(&mut canvas, report, inner);
+    y = legend(&mut canvas, report, y, inner);
     for (at, panel) in panels.iter().enumerate() {
         let x = MARGIN + (at % columns) as f64 * (panel_width + PANEL_GAP);
-        picture.panel(panel, x, y + (at / columns) as f64 * panel_height, panel_width);
+        draw_panel(&mut canvas, panel, x, y + (at / columns) as f64 * panel_height, panel_width);
     }
     y += panels.len().div_ceil(columns) as f64 * panel_height;
-    y = picture.foot(report, y, inner);
-    picture.finish(width, y + MARGIN / 2.0)
+    y = foot(&mut canvas, report, y, inner);
+    canvas.finish(TITLE, width, y + MARGIN / 2.0)
 }
 
 /// One group of bars.
@@ -175,207 +163,115 @@ fn colour(report: &Report, subject: usize) -> String {
     format!("#{:02x}{:02x}{:02x}", channel(1) as u8, channel(3) as u8, channel(5) as u8)
 }
 
-/// SVG elements, in drawing order.
-#[derive(Default)]
-struct Picture {
-    body: String,
+fn head(canvas: &mut Canvas, report: &Report, inner: f64) -> f64 {
+    let mut y = MARGIN + 14.0;
+    canvas.text(MARGIN, y, Font::bold(22.0), Anchor::Start, TITLE);
+    y += 8.0;
+    for line in [report.measured.to_string(), report.machine.to_string(), method(report)] {
+        y = canvas.paragraph(MARGIN, y, Font::soft(12.0), &line, inner);
+    }
+    y + 16.0
 }
 
-#[derive(Clone, Copy)]
-enum Anchor {
-    Start,
-    Middle,
-    End,
-}
-
-#[derive(Clone, Copy)]
-struct Font {
-    size: f64,
-    bold: bool,
-    colour: &'static str,
-}
-
-impl Font {
-    const fn plain(size: f64) -> Font {
-        Font { size, bold: false, colour: INK }
-    }
-
-    const fn bold(size: f64) -> Font {
-        Font { size, bold: true, colour: INK }
-    }
-
-    const fn soft(size: f64) -> Font {
-        Font { size, bold: false, colour: SOFT }
-    }
-}
-
-impl Picture {
-    fn head(&mut self, report: &Report, inner: f64) -> f64 {
-        let mut y = MARGIN + 14.0;
-        self.text(MARGIN, y, Font::bold(22.0), Anchor::Start, "RAID levels compared on this computer");
-        y += 8.0;
-        for line in [report.measured.to_string(), report.machine.to_string(), method(report)] {
-            y = self.paragraph(y, Font::soft(12.0), &line, inner);
-        }
-        y + 16.0
-    }
-
-    fn legend(&mut self, report: &Report, top: f64, inner: f64) -> f64 {
-        let columns = ((inner / LEGEND_WIDTH) as usize).clamp(1, report.subjects.len().max(1));
-        let column_width = inner / columns as f64;
-        for (at, facts) in report.subjects.iter().enumerate() {
-            let x = MARGIN + (at % columns) as f64 * column_width;
-            let y = top + (at / columns) as f64 * LEGEND_HEIGHT;
-            self.rectangle(x, y, 14.0, 14.0, &colour(report, at));
-            let size = fitting(&facts.name, 12.5, (column_width - 30.0) / BOLD_WIDTH);
-            self.text(x + 21.0, y + 11.5, Font::bold(size), Anchor::Start, &facts.name);
-            let usable = format!("{} MiB usable", facts.usable_bytes >> 20);
-            let tolerates = match facts.failures_tolerated {
-                0 => "tolerates no failure".to_owned(),
-                1 => "tolerates 1 failure".to_owned(),
-                more => format!("tolerates {more} failures"),
-            };
-            self.text(x + 21.0, y + 26.0, Font::soft(10.5), Anchor::Start, &usable);
-            self.text(x + 21.0, y + 39.0, Font::soft(10.5), Anchor::Start, &tolerates);
-        }
-        top + report.subjects.len().div_ceil(columns) as f64 * LEGEND_HEIGHT + 18.0
-    }
-
-    fn panel(&mut self, panel: &Panel, x: f64, y: f64, width: f64) {
-        self.text(x, y + 14.0, Font::bold(13.5), Anchor::Start, &panel.title);
-        let size = fitting(&panel.subtitle, 11.0, width / CHARACTER_WIDTH);
-        self.text(x, y + 30.0, Font::soft(size), Anchor::Start, &panel.subtitle);
-        let (top, bottom) = (y + PANEL_HEAD, y + PANEL_HEAD + PLOT_HEIGHT);
-        let values = panel.bars.iter().filter_map(|bar| bar.value.as_ref());
-        let highest = values.map(|value| value.rate.max.max(value.ceiling.unwrap_or(0.0))).fold(0.0, f64::max);
-        let scale = if highest > 0.0 { (PLOT_HEIGHT - FIGURE_ROOM) / highest } else { 0.0 };
-        let height_of = |value: f64| bottom - value * scale;
-
-        let left = x + AXIS_WIDTH;
-        for tick in ticks(highest) {
-            let at = height_of(tick);
-            self.line(left, at, x + width, at, GRID, 1.0);
-            self.text(left - 5.0, at + 3.5, Font::soft(9.5), Anchor::End, &tick_label(tick, panel.figure));
-        }
-        let slot = (x + width - left) / panel.bars.len().max(1) as f64;
-        for (at, bar) in panel.bars.iter().enumerate() {
-            let middle = left + (at as f64 + 0.5) * slot;
-            let bar_width = (slot * 0.66).min(40.0);
-            match &bar.value {
-                Some(value) => {
-                    let (from, to) = (middle - bar_width / 2.0, middle + bar_width / 2.0);
-                    let tip = height_of(value.rate.median);
-                    self.rectangle(from, tip, bar_width, bottom - tip, &bar.colour);
-                    let mut figure_at =
-                        self.whisker(middle, height_of(value.rate.min), height_of(value.rate.max)) - 5.0;
-                    if let Some(ceiling) = value.ceiling {
-                        let ceiling = height_of(ceiling);
-                        self.outlined(from - 4.0, ceiling, to + 4.0, ceiling, 2.0);
-                        // The figure stands on the whisker, unless the dash would run through it.
-                        if (figure_at - 11.0..figure_at + 4.0).contains(&ceiling) {
-                            figure_at = ceiling - 5.0;
-                        }
-                    }
-                    let figure = (panel.figure)(value.rate.median) + &value.marks;
-                    let size = fitting(&figure, 10.5, (slot - 2.0) / BOLD_WIDTH);
-                    self.text(middle, figure_at, Font::bold(size), Anchor::Middle, &figure);
-                }
-                None => self.text(middle, bottom - 5.0, Font::soft(10.0), Anchor::Middle, "lost"),
-            }
-            for (line, word) in bar.name.split(' ').enumerate() {
-                let size = fitting(word, 10.5, (slot - 3.0) / CHARACTER_WIDTH);
-                self.text(middle, bottom + 14.0 + 12.0 * line as f64, Font::plain(size), Anchor::Middle, word);
-            }
-        }
-        self.line(left, bottom, x + width, bottom, SOFT, 1.0);
-        debug_assert!(height_of(highest) >= top, "the highest mark is in the plot");
-    }
-
-    /// From the slowest repetition to the fastest; gives back its upper end.
-    fn whisker(&mut self, x: f64, low: f64, high: f64) -> f64 {
-        // Shorter than its own end strokes it would be a blot.
-        if low - high >= 3.0 {
-            self.outlined(x, low, x, high, 1.0);
-            self.outlined(x - 3.0, low, x + 3.0, low, 1.0);
-            self.outlined(x - 3.0, high, x + 3.0, high, 1.0);
-        }
-        high
-    }
-
-    fn foot(&mut self, report: &Report, top: f64, inner: f64) -> f64 {
-        let mut lines = vec![
-            "Bars: median of the repetitions. Whiskers: slowest and fastest. Black dash: what theory allows from the raw \
-             file in the same run, its time for each member I/O one after the other, parity arithmetic free."
-                .to_owned(),
-        ];
-        lines.extend(disturbances(report).map(|disturbed| format!("~ {disturbed}")));
-        if report.cells.iter().any(|cell| cell.errors > 0) {
-            lines.push("! some requests failed.".to_owned());
-        }
-        lines.extend(report.partial.iter().map(|why| format!("Partial: {why}.")));
-        lines.iter().fold(top, |y, line| self.paragraph(y, Font::soft(11.0), line, inner))
-    }
-
-    /// Lines of text below `top`, broken between words; gives back their lower end.
-    fn paragraph(&mut self, top: f64, font: Font, content: &str, width: f64) -> f64 {
-        let columns = (width / (font.size * CHARACTER_WIDTH)) as usize;
-        wrapped(content, columns).iter().fold(top, |y, line| {
-            let y = y + font.size * 1.45;
-            self.text(MARGIN, y, font, Anchor::Start, line);
-            y
-        })
-    }
-
-    fn text(&mut self, x: f64, y: f64, font: Font, anchor: Anchor, content: &str) {
-        let anchor = match anchor {
-            Anchor::Start => "start",
-            Anchor::Middle => "middle",
-            Anchor::End => "end",
+fn legend(canvas: &mut Canvas, report: &Report, top: f64, inner: f64) -> f64 {
+    let columns = ((inner / LEGEND_WIDTH) as usize).clamp(1, report.subjects.len().max(1));
+    let column_width = inner / columns as f64;
+    for (at, facts) in report.subjects.iter().enumerate() {
+        let x = MARGIN + (at % columns) as f64 * column_width;
+        let y = top + (at / columns) as f64 * LEGEND_HEIGHT;
+        canvas.rectangle(x, y, 14.0, 14.0, &colour(report, at));
+        let size = fitting(&facts.name, 12.5, (column_width - 30.0) / BOLD_WIDTH);
+        canvas.text(x + 21.0, y + 11.5, Font::bold(size), Anchor::Start, &facts.name);
+        let usable = format!("{} MiB usable", facts.usable_bytes >> 20);
+        let tolerates = match facts.failures_tolerated {
+            0 => "tolerates no failure".to_owned(),
+            1 => "tolerates 1 failure".to_owned(),
+            more => format!("tolerates {more} failures"),
         };
-        let weight = if font.bold { "bold" } else { "normal" };
-        let (size, colour, content) = (font.size, font.colour, escape(content));
-        self.element(format_args!(
-            r#"<text x="{x:.1}" y="{y:.1}" font-size="{size:.1}" font-weight="{weight}" text-anchor="{anchor}" fill="{colour}">{content}</text>"#
-        ));
+        canvas.text(x + 21.0, y + 26.0, Font::soft(10.5), Anchor::Start, &usable);
+        canvas.text(x + 21.0, y + 39.0, Font::soft(10.5), Anchor::Start, &tolerates);
     }
-
-    fn rectangle(&mut self, x: f64, y: f64, width: f64, height: f64, colour: &str) {
-        self.element(format_args!(
-            r#"<rect x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}" fill="{colour}"/>"#
-        ));
-    }
-
-    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, colour: &str, width: f64) {
-        self.element(format_args!(
-            r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" stroke="{colour}" stroke-width="{width}"/>"#
-        ));
-    }
-
-    /// A dark line that is seen on dark bars, too.
-    fn outlined(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, width: f64) {
-        self.line(x1, y1, x2, y2, "#ffffff", width + 2.0);
-        self.line(x1, y1, x2, y2, INK, width);
-    }
-
-    fn element(&mut self, element: std::fmt::Arguments<'_>) {
-        writeln!(self.body, "{element}").expect("a string takes everything");
-    }
-
-    fn finish(self, width: f64, height: f64) -> String {
-        let (width, height) = (width.ceil(), height.ceil());
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
-             viewBox=\"0 0 {width} {height}\" font-family=\"Helvetica, Arial, 'DejaVu Sans', sans-serif\">\n\
-             <title>RAID levels compared on this computer</title>\n\
-             <rect x=\"0\" y=\"0\" width=\"{width}\" height=\"{height}\" fill=\"#ffffff\"/>\n{}</svg>\n",
-            self.body
-        )
-    }
+    top + report.subjects.len().div_ceil(columns) as f64 * LEGEND_HEIGHT + 18.0
 }
 
-/// `size`, or what lets `text` fit into a width of so many characters of size 1.
-fn fitting(text: &str, size: f64, width: f64) -> f64 {
-    size.min(width / text.chars().count().max(1) as f64)
+fn draw_panel(canvas: &mut Canvas, panel: &Panel, x: f64, y: f64, width: f64) {
+    canvas.text(x, y + 14.0, Font::bold(13.5), Anchor::Start, &panel.title);
+    let size = fitting(&panel.subtitle, 11.0, width / CHARACTER_WIDTH);
+    canvas.text(x, y + 30.0, Font::soft(size), Anchor::Start, &panel.subtitle);
+    let (top, bottom) = (y + PANEL_HEAD, y + PANEL_HEAD + PLOT_HEIGHT);
+    let values = panel.bars.iter().filter_map(|bar| bar.value.as_ref());
+    let highest = values.map(|value| value.rate.max.max(value.ceiling.unwrap_or(0.0))).fold(0.0, f64::max);
+    let scale = if highest > 0.0 { (PLOT_HEIGHT - FIGURE_ROOM) / highest } else { 0.0 };
+    let height_of = |value: f64| bottom - value * scale;
+
+    let left = x + AXIS_WIDTH;
+    for tick in ticks(highest) {
+        let at = height_of(tick);
+        canvas.line(left, at, x + width, at, GRID, 1.0);
+        canvas.text(left - 5.0, at + 3.5, Font::soft(9.5), Anchor::End, &tick_label(tick, panel.figure));
+    }
+    let slot = (x + width - left) / panel.bars.len().max(1) as f64;
+    for (at, bar) in panel.bars.iter().enumerate() {
+        let middle = left + (at as f64 + 0.5) * slot;
+        let bar_width = (slot * 0.66).min(40.0);
+        match &bar.value {
+            Some(value) => {
+                let (from, to) = (middle - bar_width / 2.0, middle + bar_width / 2.0);
+                let tip = height_of(value.rate.median);
+                canvas.rectangle(from, tip, bar_width, bottom - tip, &bar.colour);
+                let mut figure_at = whisker(canvas, middle, height_of(value.rate.min), height_of(value.rate.max)) - 5.0;
+                if let Some(ceiling) = value.ceiling {
+                    let ceiling = height_of(ceiling);
+                    outlined(canvas, from - 4.0, ceiling, to + 4.0, ceiling, 2.0);
+                    // The figure stands on the whisker, unless the dash would run through it.
+                    if (figure_at - 11.0..figure_at + 4.0).contains(&ceiling) {
+                        figure_at = ceiling - 5.0;
+                    }
+                }
+                let figure = (panel.figure)(value.rate.median) + &value.marks;
+                let size = fitting(&figure, 10.5, (slot - 2.0) / BOLD_WIDTH);
+                canvas.text(middle, figure_at, Font::bold(size), Anchor::Middle, &figure);
+            }
+            None => canvas.text(middle, bottom - 5.0, Font::soft(10.0), Anchor::Middle, "lost"),
+        }
+        for (line, word) in bar.name.split(' ').enumerate() {
+            let size = fitting(word, 10.5, (slot - 3.0) / CHARACTER_WIDTH);
+            canvas.text(middle, bottom + 14.0 + 12.0 * line as f64, Font::plain(size), Anchor::Middle, word);
+        }
+    }
+    canvas.line(left, bottom, x + width, bottom, SOFT, 1.0);
+    debug_assert!(height_of(highest) >= top, "the highest mark is in the plot");
+}
+
+/// From the slowest repetition to the fastest; gives back its upper end.
+fn whisker(canvas: &mut Canvas, x: f64, low: f64, high: f64) -> f64 {
+    // Shorter than its own end strokes it would be a blot.
+    if low - high >= 3.0 {
+        outlined(canvas, x, low, x, high, 1.0);
+        outlined(canvas, x - 3.0, low, x + 3.0, low, 1.0);
+        outlined(canvas, x - 3.0, high, x + 3.0, high, 1.0);
+    }
+    high
+}
+
+fn foot(canvas: &mut Canvas, report: &Report, top: f64, inner: f64) -> f64 {
+    let mut lines = vec![
+        "Bars: median of the repetitions. Whiskers: slowest and fastest. Black dash: what theory allows from the raw \
+         file in the same run, its time for each member I/O one after the other, parity arithmetic free."
+            .to_owned(),
+    ];
+    lines.extend(disturbances(report).map(|disturbed| format!("~ {disturbed}")));
+    if report.cells.iter().any(|cell| cell.errors > 0) {
+        lines.push("! some requests failed.".to_owned());
+    }
+    lines.extend(report.partial.iter().map(|why| format!("Partial: {why}.")));
+    lines.iter().fold(top, |y, line| canvas.paragraph(MARGIN, y, Font::soft(11.0), line, inner))
+}
+
+/// A dark line that is seen on dark bars, too.
+fn outlined(canvas: &mut Canvas, x1: f64, y1: f64, x2: f64, y2: f64, width: f64) {
+    canvas.line(x1, y1, x2, y2, "#ffffff", width + 2.0);
+    canvas.line(x1, y1, x2, y2, INK, width);
 }
 
 /// Megabytes as gigabytes (10⁹ bytes), in three digits.
@@ -386,20 +282,6 @@ fn gb(megabytes: f64) -> String {
         _ => 0,
     };
     format!("{:.digits$}", megabytes / 1e3)
-}
-
-/// Three to five round numbers from 0 up to `highest`.
-fn ticks(highest: f64) -> Vec<f64> {
-    if highest <= 0.0 {
-        return vec![0.0];
-    }
-    let magnitude = 10_f64.powf((highest / 4.0).log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0]
-        .into_iter()
-        .map(|round| round * magnitude)
-        .find(|step| highest / step <= 4.0)
-        .expect("ten magnitudes are more than a fourth");
-    (0..=(highest / step) as u32).map(|at| f64::from(at) * step).collect()
 }
 
 /// A tick in the fewest digits: `0`, `500k`, `2.5M`.
@@ -414,83 +296,11 @@ fn tick_label(tick: f64, figure: fn(f64) -> String) -> String {
     format!("{short}{unit}")
 }
 
-fn escape(text: &str) -> String {
-    text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            c if c.is_control() => escaped.push('\u{fffd}'),
-            c => escaped.push(c),
-        }
-        escaped
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::bench::fixture;
-
-    /// A picture has three kinds of tags: opened, closed, both at once. They must nest.
-    fn assert_well_formed(svg: &str) {
-        let mut open = Vec::new();
-        for piece in svg.split('<').skip(1) {
-            let (tag, text) = piece.split_once('>').expect("a tag ends");
-            assert!(!text.contains('&') || text.contains(';'), "{text}");
-            assert!(tag.matches('"').count().is_multiple_of(2), "{tag}");
-            let name = |tag: &str| tag.split(' ').next().unwrap().to_owned();
-            match tag.strip_prefix('/') {
-                Some(closed) => assert_eq!(open.pop().as_deref(), Some(closed)),
-                None if tag.ends_with('/') => assert!(!open.is_empty(), "{tag} outside the picture"),
-                None => open.push(name(tag)),
-            }
-        }
-        assert!(open.is_empty(), "{open:?} left open");
-    }
-
-    fn attribute<'a>(tag: &'a str, name: &str) -> &'a str {
-        let start = tag.find(&format!(" {name}=\"")).expect("every text has it") + name.len() + 3;
-        tag[start..].split('"').next().unwrap()
-    }
-
-    /// Left, top, right, bottom of every text, and the text.
-    fn texts(svg: &str) -> Vec<([f64; 4], String)> {
-        let text = |piece: &str| {
-            let (tag, text) = piece.split_once('>').unwrap();
-            let number = |name: &str| attribute(tag, name).parse::<f64>().unwrap();
-            let (x, y, size) = (number("x"), number("y"), number("font-size"));
-            let each = if attribute(tag, "font-weight") == "bold" { 0.7 } else { 0.6 };
-            let text = text.split('<').next().unwrap();
-            let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
-            let width = text.chars().count() as f64 * size * each;
-            let left = match attribute(tag, "text-anchor") {
-                "start" => x,
-                "middle" => x - width / 2.0,
-                _ => x - width,
-            };
-            ([left, y - 0.75 * size, left + width, y + 0.2 * size], text)
-        };
-        svg.split("<text").skip(1).map(text).collect()
-    }
-
-    fn assert_readable(svg: &str) {
-        assert_well_formed(svg);
-        let size: Vec<f64> = ["width", "height"]
-            .iter()
-            .map(|name| attribute(svg.split('>').next().unwrap(), name).parse().unwrap())
-            .collect();
-        let texts = texts(svg);
-        assert!(texts.len() > 20);
-        for (at, (box_, text)) in texts.iter().enumerate() {
-            assert!(box_[0] >= 0.0 && box_[1] >= 0.0 && box_[2] <= size[0] && box_[3] <= size[1], "{text} is cut off");
-            for (other, other_text) in &texts[..at] {
-                let apart = box_[0] >= other[2] || other[0] >= box_[2] || box_[1] >= other[3] || other[1] >= box_[3];
-                assert!(apart, "`{text}` over `{other_text}`: {box_:?} {other:?}");
-            }
-        }
-    }
+    use crate::drawing::tests::{assert_readable, assert_well_formed};
 
     #[test]
     fn no_text_covers_another_or_leaves_the_picture() {
@@ -520,13 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn ticks_are_round_and_few() {
-        assert_eq!(ticks(11.0), [0.0, 5.0, 10.0]);
-        assert_eq!(ticks(2_310_000.0), [0.0, 1e6, 2e6]);
-        assert_eq!(ticks(4.0), [0.0, 1.0, 2.0, 3.0, 4.0]);
-        for highest in 1..2000 {
-            assert!((2..=5).contains(&ticks(f64::from(highest)).len()), "{highest}");
-        }
+    fn a_tick_has_the_fewest_digits() {
         assert_eq!((tick_label(500e3, count), tick_label(2.5e6, count)), ("500k".to_owned(), "2.5M".to_owned()));
     }
 }

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyl
 
 use super::report::{Cell, Report, Spread, State, SubjectFacts};
 use super::{Access, Disturbance, Shape, Workload, parity, sim};
+use crate::drawing::wrapped;
 
 /// What the terminal can show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,23 +266,6 @@ pub(super) fn disturbances(report: &Report) -> Option<String> {
     let (disturbed, all) = report.disturbed();
     let causes: Vec<String> = report.causes().iter().map(ToString::to_string).collect();
     (disturbed > 0).then(|| format!("disturbed: {disturbed} of {all} cells; at worst, {}.", causes.join(", ")))
-}
-
-/// Lines of at most `columns` characters, broken between words.
-pub(super) fn wrapped(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is a line from the start");
-        if line.is_empty() {
-            line.push_str(word);
-        } else if line.chars().count() + 1 + word.chars().count() <= columns {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
 }
 
 /// A line under the header, no other.

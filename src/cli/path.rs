@@ -12,7 +12,7 @@ use super::size::Span;
 use super::{Failure, Manner, Outcome};
 use crate::fabric::transport::{Abort, Transport};
 use crate::multipath::conf::{self, PLUMBING, SECTIONS, Section, Setting, TIMED};
-use crate::multipath::settings::Settings;
+use crate::multipath::settings::{Failback, NoPathRetry, Settings};
 use crate::sim::failover::{Profile, ProfileName};
 
 /// Arguments of `path`.
@@ -99,7 +99,8 @@ pub fn run(args: &PathArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     Ok(u8::from(late))
 }
 
-/// `defaults` with `overrides`, and the same for every device that says something of time.
+/// `defaults` with `overrides`, and the same for every device and every map that says something of time: what a device says comes
+/// before `overrides`, what a map says after.
 fn variants(root: &Section) -> Result<Vec<(String, Vec<Setting>)>, String> {
     check(root)?;
     let of = |name: &str| -> Vec<Setting> {
@@ -107,22 +108,37 @@ fn variants(root: &Section) -> Result<Vec<(String, Vec<Setting>)>, String> {
     };
     let (defaults, overrides) = (of("defaults"), of("overrides"));
     let mut variants = vec![("defaults".to_owned(), [defaults.clone(), overrides.clone()].concat())];
-    for devices in root.sections.iter().filter(|section| section.name == "devices") {
-        for device in &devices.sections {
-            let own = timed(device);
-            if own.is_empty() {
-                continue;
-            }
-            let value = |key: &str| {
-                device.settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone())
-            };
-            let name = [value("vendor"), value("product")].into_iter().flatten().collect::<Vec<String>>().join(" ");
-            let name =
-                if name.is_empty() { format!("device of line {}", device.line) } else { format!("device {name}") };
-            variants.push((name, [defaults.clone(), own, overrides.clone()].concat()));
+    let inner = |name: &'static str| {
+        root.sections.iter().filter(move |section| section.name == name).flat_map(|section| &section.sections)
+    };
+    for section in inner("devices").chain(inner("multipaths")) {
+        let own = timed(section);
+        if own.is_empty() {
+            continue;
         }
+        let layers = match section.name.as_str() {
+            "multipath" => [defaults.clone(), overrides.clone(), own],
+            _ => [defaults.clone(), own, overrides.clone()],
+        };
+        variants.push((called(section), layers.concat()));
     }
     Ok(variants)
+}
+
+/// `device VENDOR PRODUCT`, `multipath ALIAS`.
+fn called(section: &Section) -> String {
+    let value =
+        |key: &str| section.settings.iter().find(|setting| setting.key == key).map(|setting| setting.value.clone());
+    let names = if section.name == "multipath" {
+        vec![value("alias").or_else(|| value("wwid"))]
+    } else {
+        vec![value("vendor"), value("product")]
+    };
+    let names: Vec<String> = names.into_iter().flatten().collect();
+    match names.is_empty() {
+        true => format!("{} of line {}", section.name, section.line),
+        false => format!("{} {}", section.name, names.join(" ")),
+    }
 }
 
 fn timed(section: &Section) -> Vec<Setting> {
@@ -152,15 +168,19 @@ fn check(section: &Section) -> Result<(), String> {
 fn transports(conf: &Path, settings: &[Setting]) -> Result<Vec<(&'static str, Profile)>, Failure> {
     let base = ProfileName::Classic.profile();
     // multipath.conf's own defaults, where no array says otherwise.
-    let usual = Settings {
-        failback: crate::multipath::settings::Failback::Manual,
-        no_path_retry: crate::multipath::settings::NoPathRetry::Fail,
-        ..Settings::default()
-    };
+    let usual = Settings { failback: Failback::Manual, no_path_retry: NoPathRetry::Fail, ..Settings::default() };
     let mut all = Vec::new();
     for (name, transport) in [("fc", Transport::FC), ("iscsi", Transport::ISCSI)] {
         let mut profile = Profile { transport, settings: usual, ..base };
         for Setting { key, value, line, column } in settings {
+            if key == "features" {
+                // As no_path_retry queue, which has the last word if both are there.
+                let is_told = settings.iter().any(|setting| setting.key == "no_path_retry");
+                if !is_told && value.contains("queue_if_no_path") {
+                    profile.settings.no_path_retry = NoPathRetry::Queue;
+                }
+                continue;
+            }
             // An array's own prioritizer or checker takes about as long.
             let taken = match key.as_str() {
                 "prio" if value != "const" => "alua",

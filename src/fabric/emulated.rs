@@ -14,17 +14,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::frame::{Content, Frame, Question, Wanted};
 use super::graph::{ComponentId, Graph};
 use super::initiator::{Initiator, Out, Tag};
 use super::transport::{LINK_EVENT_DELAY, Transport};
 use super::{Access, Event, Fabric, Link, PathId, PathInfo, Probe, Verdict};
-use crate::block::{
-    Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request, RequestId,
-};
+use crate::block::{Bank, Buf, Completion, DeviceId, Extent, Instant, IoError, Lba, Limits, Op, Request, RequestId};
 
 pub use super::initiator::{BUSY_DELAY, Note};
 
-/// How long a controller takes to take over from one that is gone, unless it is set.
+/// How long a controller takes to take over from one that is gone.
 pub const TRANSITION: Duration = Duration::from_secs(2);
 
 /// How a component is.
@@ -65,70 +64,12 @@ impl Default for Wire {
     }
 }
 
-/// What a frame carries.
-#[derive(Clone, Debug)]
-enum Content {
-    Command(Tag, Extent, Wanted),
-    Answer(Tag, Option<Op>, Result<(), IoError>),
-    Busy(Tag),
-    Abort(Tag),
-    Aborted(Tag),
-    Ask(Question),
-    Told(Question, Verdict, Access),
-    /// Of this nexus, all that is older than this generation.
-    Fence(PathId, u64),
-    Fenced(PathId),
-    /// The link's own word, which no component can lose.
-    LinkDown,
-    LinkUp,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Question {
-    Probe(Probe),
-    Ping,
-    Login,
-}
-
 /// For whom the unit works.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Asker {
     Command(Tag),
     /// A checker that reads.
     Checker(Access),
-}
-
-/// What a command asks of the unit.
-#[derive(Clone, Debug)]
-enum Wanted {
-    Read(usize),
-    Write(Payload, Durability),
-    Zeroes(Durability),
-    Discard,
-    Flush,
-}
-
-#[derive(Clone, Debug)]
-struct Frame {
-    path: PathId,
-    /// Of the nexus, when the frame was sent.
-    generation: u64,
-    content: Content,
-}
-
-impl Frame {
-    fn is_out(&self) -> bool {
-        matches!(self.content, Content::Command(..) | Content::Abort(_) | Content::Ask(_) | Content::Fence(..))
-    }
-
-    /// Bytes that travel.
-    fn load(&self) -> u64 {
-        match &self.content {
-            Content::Command(_, _, Wanted::Write(payload, _)) => payload.len() as u64,
-            Content::Answer(_, Some(Op::Read(buf)), _) => buf.len() as u64,
-            _ => 0,
-        }
-    }
 }
 
 /// The target's half: which controller owns the unit, and whom it serves.
@@ -139,6 +80,8 @@ struct Target {
     moving: Option<(Instant, usize)>,
     /// Frames of an older generation of a nexus are refused.
     generations: Vec<u64>,
+    /// Who is to be told, by which path, that a nexus has ended: when the unit has finished what it had begun for it.
+    ending: Vec<(PathId, PathId, u64)>,
 }
 
 /// A question for the end of a nexus that is not answered yet.
@@ -155,12 +98,10 @@ pub struct Emulated<B> {
     bank: B,
     graph: Graph,
     transport: Transport,
-    wires: Vec<Wire>,
+    wire: Wire,
     health: Vec<Health>,
     initiator: Initiator,
     target: Target,
-    /// How long another controller takes to take over.
-    transition: Duration,
     generations: Vec<u64>,
     accesses: Vec<Access>,
     /// Until when each path's wire is taken, there and back.
@@ -189,11 +130,10 @@ impl<B: Bank> Emulated<B> {
         let mut fabric = Emulated {
             bank,
             transport,
-            wires: vec![Wire::default(); paths],
+            wire: Wire::default(),
             health: vec![Health::Up; graph.components().len()],
             initiator,
-            target: Target { owner: 0, moving: None, generations: vec![0; paths] },
-            transition: TRANSITION,
+            target: Target { owner: 0, moving: None, generations: vec![0; paths], ending: Vec::new() },
             generations: vec![0; paths],
             accesses: Vec::new(),
             busy: vec![[Instant::START; 2]; paths],
@@ -222,16 +162,6 @@ impl<B: Bank> Emulated<B> {
     /// Components and routes.
     pub fn graph(&self) -> &Graph {
         &self.graph
-    }
-
-    /// Makes a path cost what `wire` says.
-    pub fn set_wire(&mut self, path: PathId, wire: Wire) {
-        self.wires[usize::from(path.0)] = wire;
-    }
-
-    /// How long another controller takes to take over.
-    pub fn set_transition(&mut self, transition: Duration) {
-        self.transition = transition;
     }
 
     /// From now on a component is as `health` says.
@@ -273,7 +203,7 @@ impl<B: Bank> Emulated<B> {
     }
 
     fn all_paths(&self) -> impl Iterator<Item = PathId> + use<B> {
-        (0..self.wires.len()).map(|path| PathId(path as u16))
+        (0..self.sent.len()).map(|path| PathId(path as u16))
     }
 
     fn is_connected(&self, path: PathId) -> bool {
@@ -297,7 +227,7 @@ impl<B: Bank> Emulated<B> {
         }
         let heirs: Vec<usize> = self.graph.paths().iter().map(|path| path.controller).collect();
         if let Some(heir) = heirs.into_iter().find(|controller| self.is_alive(*controller)) {
-            self.target.moving = Some((now + self.transition, heir));
+            self.target.moving = Some((now + TRANSITION, heir));
         }
     }
 
@@ -330,7 +260,7 @@ impl<B: Bank> Emulated<B> {
     /// Sends a frame, which takes half the path's latency and its own length.
     fn put(&mut self, frame: Frame, now: Instant) {
         let at = usize::from(frame.path.0);
-        let wire = self.wires[at];
+        let wire = self.wire;
         let slow = self.graph.route(frame.path).iter().map(|component| match self.health[component.0] {
             Health::Slow(factor) => factor.max(1),
             _ => 1,
@@ -421,7 +351,8 @@ impl<B: Bank> Emulated<B> {
             Content::Fence(other, generation) => {
                 let fenced = &mut self.target.generations[usize::from(other.0)];
                 *fenced = generation.max(*fenced);
-                self.send(path, Content::Fenced(other), now);
+                self.target.ending.push((path, other, generation));
+                self.confirm_ends(now);
             }
             Content::Answer(tag, op, result) => {
                 self.initiator.heard(path, now);
@@ -444,11 +375,12 @@ impl<B: Bank> Emulated<B> {
                     Question::Login => self.initiator.back(path, now, &mut self.out),
                 }
             }
-            Content::Fenced(other) => {
+            Content::Fenced(other, generation) => {
                 self.initiator.heard(path, now);
-                if let Some(begun) =
-                    self.fencing.iter().find(|fencing| fencing.path == other).map(|fencing| fencing.begun)
-                {
+                // The answer to an earlier question says nothing of what was sent since.
+                let is_latest = generation == self.generations[usize::from(other.0)];
+                let begun = self.fencing.iter().find(|fencing| fencing.path == other).map(|fencing| fencing.begun);
+                if let Some(begun) = begun.filter(|_| is_latest) {
                     self.fencing.retain(|fencing| fencing.path != other);
                     self.initiator.ended(other, begun, &mut self.out);
                     self.events.push(Event::Fenced(other));
@@ -472,14 +404,7 @@ impl<B: Bank> Emulated<B> {
                 return self.send(path, Content::Answer(tag, None, Err(IoError::Transport)), now);
             }
         }
-        let op = match wanted {
-            Wanted::Read(length) => Op::Read(Buf::stale(length)),
-            Wanted::Write(payload, durability) => Op::Write(payload, durability),
-            Wanted::Zeroes(durability) => Op::WriteZeroes(durability),
-            Wanted::Discard => Op::Discard,
-            Wanted::Flush => Op::Flush,
-        };
-        self.ask_unit(path, generation, Asker::Command(tag), extent, op, now);
+        self.ask_unit(path, generation, Asker::Command(tag), extent, wanted.into_op(), now);
     }
 
     fn ask_unit(&mut self, path: PathId, generation: u64, asker: Asker, extent: Extent, op: Op, now: Instant) {
@@ -490,18 +415,27 @@ impl<B: Bank> Emulated<B> {
         self.bank.submit(unit, Request::new(RequestId(id), extent, op), now);
     }
 
+    /// Answers the fences of nexuses for which the unit has nothing more to do.
+    fn confirm_ends(&mut self, now: Instant) {
+        let at_unit = &self.at_unit;
+        let is_busy = |nexus: PathId, before: u64| at_unit.values().any(|(path, of, _)| *path == nexus && *of < before);
+        let (waiting, over): (Vec<_>, Vec<_>) = std::mem::take(&mut self.target.ending)
+            .into_iter()
+            .partition(|(_, nexus, before)| is_busy(*nexus, *before));
+        self.target.ending = waiting;
+        for (via, nexus, generation) in over {
+            self.send(via, Content::Fenced(nexus, generation), now);
+        }
+    }
+
     fn carry_out(&mut self, now: Instant) {
         for out in std::mem::take(&mut self.out) {
             match out {
+                // Given back at the very moment that it was to go out.
+                Out::Send(_, tag) if !self.initiator.waits_for(tag) => {}
                 Out::Send(path, tag) => {
                     let request = self.initiator.request(tag);
-                    let wanted = match &request.op {
-                        Op::Read(buf) => Wanted::Read(buf.len()),
-                        Op::Write(payload, durability) => Wanted::Write(payload.clone(), *durability),
-                        Op::WriteZeroes(durability) => Wanted::Zeroes(*durability),
-                        Op::Discard => Wanted::Discard,
-                        Op::Flush => Wanted::Flush,
-                    };
+                    let wanted = Wanted::of(&request.op);
                     let extent = request.extent;
                     self.sent[usize::from(path.0)] += 1;
                     self.send(path, Content::Command(tag, extent, wanted), now);
@@ -575,6 +509,7 @@ impl<B: Bank> Fabric for Emulated<B> {
                 };
                 self.put(Frame { path, generation, content: answer }, now);
             }
+            self.confirm_ends(now);
             let Some(first) = self.frames.first_entry().filter(|first| first.key().0 <= now) else { break };
             let frame = first.remove();
             self.arrived(frame, now);

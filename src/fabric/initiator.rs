@@ -128,7 +128,7 @@ impl Initiator {
         self.commands.contains_key(&tag)
     }
 
-    pub(super) fn new_tag(&mut self) -> Tag {
+    fn new_tag(&mut self) -> Tag {
         self.tags += 1;
         self.tags
     }
@@ -413,8 +413,11 @@ impl Initiator {
         for nexus in self.nexuses.iter_mut().filter(|nexus| nexus.hba == hba) {
             nexus.resetting_until = Some(now + RESET_SETTLE);
         }
+        let nexuses = &self.nexuses;
         for command in self.commands.values_mut() {
-            command.reset_due = None;
+            if nexuses[usize::from(command.path.0)].hba == hba {
+                command.reset_due = None;
+            }
         }
     }
 }

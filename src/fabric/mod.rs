@@ -16,6 +16,7 @@
 //! | [`emulated`] | such a fabric in virtual time: frames, components that fail, a target with access states |
 
 pub mod emulated;
+mod frame;
 pub mod graph;
 mod initiator;
 pub mod transport;

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | [`settings`] | all that can be set, by multipath.conf's keywords; profiles |
 //! | [`selector`] | which path of a group takes the next request |
-//! | [`map`] | a bank over a fabric: routing, failing, checking, failback, queueing |
+//! | [`Multipath`] | a bank over a fabric: routing, failing, checking, failback, queueing |
+//! | [`map`] | what a map knows of its paths and groups |
 //! | [`conf`] | multipath.conf, read |
 //! | [`topology`] | what `multipath -ll` shows |
 //!
 //! Behaviour after dm-mpath.c and dm-ps-*.c of Linux 6.1 and multipath-tools 0.14, described, not taken.
 
+mod bank;
 pub mod conf;
 pub mod map;
 pub mod selector;
@@ -23,4 +25,4 @@ pub mod settings;
 mod tests;
 pub mod topology;
 
-pub use map::Multipath;
+pub use bank::Multipath;

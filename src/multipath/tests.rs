@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::map::{Change, Multipath, PathState};
+use super::Multipath;
+use super::map::{Change, PathState};
 use super::settings::{Checker, Failback, Grouping, NoPathRetry, Settings};
 use super::topology;
 use crate::block::*;

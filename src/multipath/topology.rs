@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::map::{Map, Multipath, PathState};
+use super::Multipath;
+use super::map::{Map, PathState};
 use super::settings::{NoPathRetry, Prio};
 use crate::fabric::Fabric;
 
