@@ -159,6 +159,16 @@ impl<B: Bank> Emulated<B> {
         &self.bank
     }
 
+    /// What is beneath the paths, to be changed by its owner: requests go down paths.
+    pub fn bank_mut(&mut self) -> &mut B {
+        &mut self.bank
+    }
+
+    /// What is beneath the paths, alone.
+    pub fn into_bank(self) -> B {
+        self.bank
+    }
+
     /// Components and routes.
     pub fn graph(&self) -> &Graph {
         &self.graph

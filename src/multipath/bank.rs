@@ -103,6 +103,11 @@ impl<F: Fabric> Multipath<F> {
         &mut self.fabric
     }
 
+    /// The paths' own world, without the maps over it: requests that wait are forgotten.
+    pub fn into_fabric(self) -> F {
+        self.fabric
+    }
+
     /// What was set.
     pub fn settings(&self) -> &Settings {
         &self.settings

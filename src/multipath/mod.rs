@@ -11,6 +11,7 @@
 //! | [`selector`] | which path of a group takes the next request |
 //! | [`Multipath`] | a bank over a fabric: routing, failing, checking, failback, queueing |
 //! | [`map`] | what a map knows of its paths and groups |
+//! | [`Paths`] | a bank that is reached directly or by paths |
 //! | [`conf`] | multipath.conf, read |
 //! | [`topology`] | what `multipath -ll` shows |
 //!
@@ -19,6 +20,7 @@
 mod bank;
 pub mod conf;
 pub mod map;
+mod paths;
 pub mod selector;
 pub mod settings;
 #[cfg(test)]
@@ -26,3 +28,4 @@ mod tests;
 pub mod topology;
 
 pub use bank::Multipath;
+pub use paths::Paths;
