@@ -41,6 +41,7 @@
 //! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns; failovers |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`drawing`] | pictures as SVG |
+//! | [`units`] | sizes, durations and ranges as they are typed |
 //! | [`cli`] | one file a command |
 //!
 //! Dependencies point one way: `cli → {bench, sim, export, control} → stack → {reactor, disk, raid, multipath, fabric} → {block, parity, nbd}`. The
@@ -75,3 +76,4 @@ pub mod raid;
 pub mod reactor;
 pub mod sim;
 pub mod stack;
+pub mod units;

@@ -17,12 +17,13 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("block", &[]),
     ("parity", &[]),
     ("drawing", &[]),
+    ("units", &[]),
     ("nbd", &["block"]),
     ("disk", &["block", "parity", "nbd"]),
     ("raid", &["block", "parity"]),
     ("fabric", &["block", "nbd"]),
     // A map stands on the paths of a fabric, whichever it is.
-    ("multipath", &["fabric", "block"]),
+    ("multipath", &["fabric", "block", "units"]),
     ("config", &["block", "nbd"]),
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
@@ -46,6 +47,7 @@ const KNOWS: &[(&str, &[&str])] = &[
             "raid",
             "fabric",
             "multipath",
+            "units",
             "block",
             "parity",
             "nbd",

@@ -14,7 +14,6 @@ use signal_hook::flag;
 use thiserror::Error;
 
 use super::output;
-use super::size::Size;
 use crate::bench::table::{self, Charset};
 use crate::bench::{
     ArraySpec, ArraySubject, Backend, Machine, Plan, ProgressLine, RawSubject, RealClock, Report, Series, State, Step,
@@ -26,6 +25,7 @@ use crate::parity::Kernel;
 use crate::raid::create::CreateError;
 use crate::raid::geometry::GeometryError;
 use crate::raid::level::Level;
+use crate::units::Size;
 
 /// Bytes of all images together.
 const IMAGES: u64 = 1 << 30;

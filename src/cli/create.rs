@@ -9,7 +9,6 @@ use clap::Args;
 use uuid::Uuid;
 
 use super::run::stop_flag;
-use super::size::Size;
 use super::{Failure, Manner, Outcome};
 use crate::block::{SECTOR_BYTES, Sectors};
 use crate::config::{
@@ -20,6 +19,7 @@ use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
 use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
 use crate::stack::{BareDisk, LabConfig, lock_directory, remove_files, wall_clock};
+use crate::units::Size;
 
 /// Arguments of `create`.
 #[derive(Args, Debug)]

@@ -14,13 +14,13 @@ use rustix::fs::FileType;
 use super::events::Journal;
 use super::job::through;
 use super::run::{self, stop_flag};
-use super::size::Size;
 use super::{Failure, LabArg, Manner, Outcome};
 use crate::block::{Bank, Buf, Completion, Durability, Extent, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors};
 use crate::control::{Client, Command};
 use crate::raid::VOLUME;
 use crate::reactor::Handle;
 use crate::stack::{OpenOptions, Stack};
+use crate::units::Size;
 
 /// Bytes moved at a time.
 const PIECE: u64 = 4 << 20;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, FallocateFlags, OFlags};
 use rustix::io::Errno;
 
-use super::size::Size;
 use crate::block::Buf;
+use crate::units::Size;
 
 /// One thing that was looked at.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,5 @@
 //! `failover`: what a failure of a path costs, in virtual time.
 
-pub(super) mod keys;
 mod picture;
 mod scenario_file;
 mod sweep;
@@ -15,11 +14,11 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::size::{Size, Span};
 use super::{Failure, Manner, Outcome};
-use crate::sim::failover::{
-    Class, Client, Outcome as Measured, Profile, ProfileName, SCENARIOS, Scenario, run as fail_over,
-};
+use crate::multipath::keys;
+use crate::multipath::profile::{Profile, ProfileName};
+use crate::sim::failover::{Class, Client, Outcome as Measured, SCENARIOS, Scenario, run as fail_over};
+use crate::units::{Size, Span};
 
 /// Arguments of `failover`.
 #[derive(Args, Debug)]

@@ -6,13 +6,13 @@ use std::ops::Range;
 use clap::Args;
 
 use super::job::{Say, through};
-use super::size::{Size, Span, range};
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::block::{Extent, Lba, Limits, SECTOR_BYTES, Sectors};
 use crate::config::{Backing, FaultConfig};
 use crate::control::{Client, Command};
 use crate::disk::{FaultKind, FaultSpec, Image, ImageOptions, Trigger};
 use crate::stack::{BareDisk, Lab, LabConfig, Stack};
+use crate::units::{Size, Span, range};
 
 /// Arguments of `fault`.
 #[derive(Args, Debug)]

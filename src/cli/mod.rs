@@ -28,7 +28,6 @@ mod serve;
 mod serving;
 mod set;
 mod sim;
-pub mod size;
 mod status;
 mod stop;
 

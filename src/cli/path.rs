@@ -7,13 +7,13 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::failover::keys;
-use super::size::Span;
 use super::{Failure, Manner, Outcome};
 use crate::fabric::transport::{Abort, Transport};
 use crate::multipath::conf::{self, PLUMBING, SECTIONS, Section, Setting, TIMED};
+use crate::multipath::keys;
 use crate::multipath::settings::{Failback, NoPathRetry, Settings};
 use crate::sim::failover::{Profile, ProfileName};
+use crate::units::Span;
 
 /// Arguments of `path`.
 #[derive(Args, Debug)]

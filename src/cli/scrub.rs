@@ -8,13 +8,13 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::job::{Asked, Job, Say, carry_out, is_settled, through};
-use super::size::{Size, range};
 use super::{Failure, LabArg, Manner, Outcome};
 use crate::block::{Lba, SECTOR_BYTES};
 use crate::config::write_whole;
 use crate::control::{Client, Command};
 use crate::raid::sync::Scrub;
 use crate::stack::{Lab, Stack};
+use crate::units::{Size, range};
 
 /// Arguments of `check`.
 #[derive(Args, Debug)]

@@ -7,7 +7,9 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`settings`] | all that can be set, by multipath.conf's keywords; profiles |
+//! | [`settings`] | all that can be set of a map, by multipath.conf's keywords |
+//! | [`keys`] | the same as text, key by key |
+//! | [`profile`] | sets of timers that somebody uses |
 //! | [`selector`] | which path of a group takes the next request |
 //! | [`Multipath`] | a bank over a fabric: routing, failing, checking, failback, queueing |
 //! | [`map`] | what a map knows of its paths and groups |
@@ -19,8 +21,10 @@
 
 mod bank;
 pub mod conf;
+pub mod keys;
 pub mod map;
 mod paths;
+pub mod profile;
 pub mod selector;
 pub mod settings;
 #[cfg(test)]

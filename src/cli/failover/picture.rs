@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::sweep::Point;
 use super::timeline::{self, Line, seconds};
 use crate::block::Instant;
-use crate::cli::size::Span;
 use crate::sim::failover::{FIRST, Outcome, Profile, ProfileName, Scenario};
+use crate::units::Span;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;

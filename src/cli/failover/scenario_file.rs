@@ -14,8 +14,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::keys;
 use crate::fabric::emulated::Health;
+use crate::multipath::keys;
 use crate::sim::failover::{Action, Class, Scenario};
 
 #[derive(Deserialize)]

@@ -10,12 +10,12 @@ use serde_json::json;
 use super::timeline::seconds;
 use super::{FailoverArgs, keys, picture, replay};
 use crate::block::Instant;
-use crate::cli::size::Span;
 use crate::cli::{Failure, Manner, Outcome};
 use crate::fabric::emulated::Health;
 use crate::fabric::graph::Kind;
 use crate::multipath::map::Change;
 use crate::sim::failover::{Action, Class, Client, FIRST, Happening, Profile, Scenario, hiccups, run as fail_over};
+use crate::units::Span;
 
 /// Hiccups of a cable in a row.
 const HICCUPS: usize = 100;

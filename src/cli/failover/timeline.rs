@@ -3,15 +3,15 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::keys;
 use crate::cli::output;
-use crate::cli::size::Span;
 use crate::fabric::PathId;
 use crate::fabric::emulated::{Health, Note};
 use crate::fabric::graph::Graph;
+use crate::multipath::keys;
 use crate::multipath::map::{Change, PathState, Why};
 use crate::multipath::topology::state_word;
 use crate::sim::failover::{Class, FIRST, Happening, Outcome, Profile, ProfileName, Scenario};
+use crate::units::Span;
 
 /// A line of a timeline.
 pub struct Line {

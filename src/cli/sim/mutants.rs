@@ -18,12 +18,12 @@ use super::super::run::stop_flag;
 use super::replay::quietly;
 use super::run::CrashPoints;
 use crate::cli::output::{is_utf8, plain};
-use crate::cli::size::Span;
 use crate::cli::{Failure, Manner, Outcome};
 use crate::raid::mutant::{Mutant, switch_on};
 use crate::sim::campaign::seed;
 use crate::sim::shrink::{fails_again, scenario_file, shrink_by};
 use crate::sim::{Effort, Finding, Scenario, Verdict, Wish, draw, live};
+use crate::units::Span;
 
 const SCHEMA: &str = "raidlab-sim-mutants/v1";
 

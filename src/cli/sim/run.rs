@@ -17,12 +17,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::corpus::Corpus;
 use super::crew::{self, micros, stop_flag};
 use super::tell;
-use crate::cli::size::Span;
 use crate::cli::{Failure, Manner, Outcome, output};
 use crate::raid::level::Level;
 use crate::sim::campaign::{Life, Line, Plan, Seeds, Shard, ShardWish, Summary, check_wish, seed};
 use crate::sim::life::{Cuts, Effort};
 use crate::sim::{Harm, Scenario, Wish, draw};
+use crate::units::Span;
 
 /// Arguments of `sim run`.
 #[derive(Args, Debug)]

@@ -11,11 +11,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::super::run::stop_flag;
-use super::super::size::Span;
 use super::super::{Failure, Manner, Outcome};
 use super::replay::{Life, LifeArgs, quietly};
 use crate::sim::shrink::{Shrunk, rust_test, scenario_file, shrink, test_name};
 use crate::sim::{Finding, Verdict, live};
+use crate::units::Span;
 
 const SCHEMA: &str = "raidlab-sim-shrink/v1";
 

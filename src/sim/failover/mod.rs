@@ -10,7 +10,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-pub use plan::{Action, Class, Client, FIRST, Profile, ProfileName, SCENARIOS, Scenario};
+pub use crate::multipath::profile::{Profile, ProfileName};
+pub use plan::{Action, Class, Client, FIRST, SCENARIOS, Scenario};
 
 use super::rng::Rng;
 use crate::block::{

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::size::Span;
+use super::profile::{Profile, ProfileName};
+use super::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings};
 use crate::fabric::transport::{Transport, Watch};
-use crate::multipath::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings};
-use crate::sim::failover::Profile;
+use crate::units::Span;
 
 /// All that can be set, and what it is now.
 pub fn all(profile: &Profile) -> Vec<(&'static str, String)> {
@@ -212,7 +212,7 @@ fn safety_name(safety: RetrySafety) -> String {
 
 /// Whether something the map does differs from what is usual.
 pub fn differing(settings: &Settings) -> Vec<(&'static str, String)> {
-    let profile = |settings| Profile { settings, ..crate::sim::failover::ProfileName::Classic.profile() };
+    let profile = |settings| Profile { settings, ..ProfileName::Classic.profile() };
     let usual = all(&profile(Settings::default()));
     all(&profile(*settings))
         .into_iter()
@@ -225,7 +225,6 @@ pub fn differing(settings: &Settings) -> Vec<(&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::failover::ProfileName;
 
     #[test]
     fn what_is_shown_can_be_set() {
