@@ -4,6 +4,9 @@
 //!   host ─ hba0 ─ cable hba0-switch0 ─ switch0 ─┬─ port ctrl0.p0 ─ ctrl0 ─┬─ logical unit
 //!        └ hba1 ─ cable hba1-switch1 ─ switch1 ─┴─ port ctrl1.p1 ─ ctrl1 ─┘
 //! ```
+//!
+//! Several units may lie behind the same components ([`Preset::graph_for`]): what fails takes the paths of all of them. Only the
+//! ports of a dual-ported disk are its own.
 
 use std::fmt;
 
@@ -45,6 +48,8 @@ pub struct Graph {
     paths: Vec<PathInfo>,
     /// What each path crosses, from the host on.
     routes: Vec<Vec<ComponentId>>,
+    /// The last component of a route is the unit's own: a port of the disk.
+    own_ports: bool,
 }
 
 /// Shapes of fabrics that are found in the field.
@@ -74,13 +79,30 @@ impl Preset {
         }
     }
 
-    /// The fabric, with one logical unit.
+    /// The fabric, with one logical unit: number 0.
     pub fn graph(self) -> Graph {
-        match self {
+        self.graph_for(&[DeviceId(0)])
+    }
+
+    /// The fabric, with these logical units behind the same components. The ports of a dual-ported disk are its own: those
+    /// of the first unit are `porta` and `portb`, those of unit 3 `porta.3` and `portb.3`.
+    ///
+    /// # Panics
+    /// Without units: a fabric leads somewhere.
+    pub fn graph_for(self, units: &[DeviceId]) -> Graph {
+        let (first, others) = units.split_first().expect("a fabric leads to a unit");
+        let mut graph = match self {
             Preset::San => switched(2, 2, 2),
             Preset::Iscsi | Preset::NvmeTcp => switched(2, 2, 1),
             Preset::SasDual => sas_dual(),
+        };
+        for path in &mut graph.paths {
+            let (nexus, _) = path.hctl.rsplit_once(':').expect("host, channel, target, unit");
+            path.hctl = format!("{nexus}:{}", first.0);
+            path.unit = *first;
         }
+        others.iter().for_each(|unit| graph.add_unit(*unit));
+        graph
     }
 }
 
@@ -93,7 +115,7 @@ impl fmt::Display for Preset {
 impl Graph {
     /// Without components and paths.
     pub fn new() -> Graph {
-        Graph { components: Vec::new(), paths: Vec::new(), routes: Vec::new() }
+        Graph { components: Vec::new(), paths: Vec::new(), routes: Vec::new(), own_ports: false }
     }
 
     /// Adds a component.
@@ -116,6 +138,24 @@ impl Graph {
         });
         self.routes.push(route);
         PathId(number as u16)
+    }
+
+    /// Repeats every way to the first unit for another one, which is not there yet. The new paths come last.
+    pub fn add_unit(&mut self, unit: DeviceId) {
+        let Some(first) = self.paths.first().map(|path| path.unit) else { return };
+        for way in (0..self.paths.len()).filter(|path| self.paths[*path].unit == first).collect::<Vec<_>>() {
+            let like = self.paths[way].clone();
+            let (nexus, _) = like.hctl.rsplit_once(':').expect("host, channel, target, unit");
+            let (hctl, name) = (format!("{nexus}:{}", unit.0), disk_name(self.paths.len()));
+            let mut route = self.routes[way].clone();
+            if self.own_ports {
+                let port = route.pop().expect("a route has an end");
+                let Component { name, kind } = self.components[port.0].clone();
+                route.push(self.add(kind, format!("{name}.{}", unit.0)));
+            }
+            self.paths.push(PathInfo { hctl, name, unit, ..like });
+            self.routes.push(route);
+        }
     }
 
     /// All components.
@@ -188,7 +228,7 @@ fn switched(hbas: usize, controllers: usize, ports: usize) -> Graph {
 
 /// The disk sits in the second of two enclosures: near on one chain, far on the other.
 fn sas_dual() -> Graph {
-    let mut graph = Graph::new();
+    let mut graph = Graph { own_ports: true, ..Graph::new() };
     for (side, letter) in ["a", "b"].into_iter().enumerate() {
         let hba = graph.add(Kind::Hba, format!("hba{side}"));
         let cable = graph.add(Kind::Cable, format!("cable{side}"));
@@ -228,6 +268,27 @@ mod tests {
         for component in 0..graph.components().len() {
             assert!(graph.through(ComponentId(component)).count() <= 1);
         }
+    }
+
+    #[test]
+    fn units_of_one_graph_share_all_components_but_the_ports_of_disks() {
+        let units = [2, 3, 5].map(DeviceId);
+        for preset in Preset::ALL {
+            let (one, many) = (preset.graph(), preset.graph_for(&units));
+            let ways = one.paths().len();
+            assert_eq!(many.paths().len(), 3 * ways);
+            for (number, path) in many.paths().iter().enumerate() {
+                let (unit, way) = (units[number / ways], number % ways);
+                assert_eq!((path.unit, path.name.as_str()), (unit, disk_name(number).as_str()));
+                assert_eq!(path.hctl, format!("{}{}", one.paths()[way].hctl.trim_end_matches('0'), unit.0));
+                let (route, like) = (many.route(PathId(number as u16)), one.route(PathId(way as u16)));
+                let shared = if preset == Preset::SasDual { like.len() - 1 } else { like.len() };
+                assert_eq!(route[..shared], like[..shared]);
+            }
+        }
+        let disks = Preset::SasDual.graph_for(&units);
+        assert_eq!(disks.through(disks.find("expander1a").unwrap()).count(), 3);
+        assert_eq!(disks.through(disks.find("portb.5").unwrap()).count(), 1);
     }
 
     #[test]
