@@ -1,7 +1,8 @@
-//! `lab.toml`: which disk is which file, how background work behaves, which faults are armed.
+//! `lab.toml`: which disk is which file, what paths there are, how background work behaves, which faults are armed.
 //!
 //! What the array *is* stands in its superblocks and is never repeated here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -10,6 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
+use crate::fabric::graph::Preset;
+use crate::multipath::keys;
+use crate::multipath::profile::{Profile, ProfileName};
 use crate::nbd::{NbdUri, UriError};
 
 /// The version of the file that this program writes.
@@ -178,6 +182,109 @@ impl Default for SyncConfig {
     }
 }
 
+/// Between which layers of a lab there are paths.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PathsAt {
+    /// Between the array and who uses it: the array sells its volume over several ports.
+    #[default]
+    Volume,
+    /// Between the array and its members: every disk has several paths.
+    Members,
+    /// Both.
+    Both,
+}
+
+impl PathsAt {
+    /// As on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            PathsAt::Volume => "volume",
+            PathsAt::Members => "members",
+            PathsAt::Both => "both",
+        }
+    }
+
+    /// The one a word names.
+    pub fn named(word: &str) -> Option<PathsAt> {
+        [PathsAt::Volume, PathsAt::Members, PathsAt::Both].into_iter().find(|at| at.name() == word)
+    }
+
+    /// Whether the volume has paths.
+    pub fn is_over(self) -> bool {
+        self != PathsAt::Members
+    }
+
+    /// Whether members have paths.
+    pub fn is_under(self) -> bool {
+        self != PathsAt::Volume
+    }
+}
+
+/// Many paths: an emulated fabric, its timers and policies.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PathsConfig {
+    /// Between which layers.
+    #[serde(default)]
+    pub at: PathsAt,
+    /// The fabric.
+    pub preset: Preset,
+    /// Whose timers; those usual for the fabric, if not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<ProfileName>,
+    /// What differs from them, by [the names of `multipath.conf`](crate::multipath::keys).
+    #[serde(flatten)]
+    pub settings: BTreeMap<String, Word>,
+}
+
+/// A setting's value: `no_path_retry = 30` and `no_path_retry = "30"` are the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Word(pub String);
+
+impl Serialize for Word {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.parse::<u32>() {
+            Ok(number) => serializer.serialize_u32(number),
+            Err(_) => serializer.serialize_str(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Word, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "a setting is a number or a string")]
+        enum Either {
+            Number(u32),
+            Text(String),
+        }
+        Ok(Word(match Either::deserialize(deserializer)? {
+            Either::Number(number) => number.to_string(),
+            Either::Text(text) => text,
+        }))
+    }
+}
+
+impl PathsConfig {
+    /// This fabric, with the timers usual for it.
+    pub fn new(preset: Preset, at: PathsAt) -> PathsConfig {
+        PathsConfig { at, preset, profile: None, settings: BTreeMap::new() }
+    }
+
+    /// Fabric, timers and policies; an error names the setting that is wrong, and says what to do.
+    pub fn profile(&self) -> Result<Profile, String> {
+        let name = self.profile.unwrap_or(ProfileName::of(self.preset));
+        let mut profile = Profile { preset: self.preset, ..name.profile() };
+        for (key, Word(value)) in &self.settings {
+            keys::set(&mut profile, key, value)?;
+        }
+        match profile.contradiction() {
+            Some(why) => Err(why),
+            None => Ok(profile),
+        }
+    }
+}
+
 /// A fault of one disk, in the words of `raidlab fault`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct FaultConfig<F> {
@@ -200,6 +307,9 @@ pub struct Config<F> {
     /// Speed limits.
     #[serde(default)]
     pub sync: SyncConfig,
+    /// Paths, if there are many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathsConfig>,
     /// The disks.
     #[serde(rename = "disk", default)]
     pub disks: Vec<DiskConfig>,
@@ -241,6 +351,14 @@ pub enum ConfigError {
         /// Where and what.
         message: String,
     },
+    /// Its paths cannot be as it says.
+    #[error("{}: [paths]: {why}", path.display())]
+    Paths {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Another program wrote it.
     #[error("{} has version {found}, this program reads {VERSION}: use the program that wrote it", path.display())]
     Version {
@@ -280,6 +398,9 @@ impl<F: Serialize + for<'a> Deserialize<'a>> Config<F> {
             .map_err(|error| ConfigError::Syntax { path: path.clone(), message: error.to_string() })?;
         if config.version != VERSION {
             return Err(ConfigError::Version { path, found: config.version });
+        }
+        if let Some(Err(why)) = config.paths.as_ref().map(PathsConfig::profile) {
+            return Err(ConfigError::Paths { path, why });
         }
         Ok(config)
     }
@@ -343,6 +464,13 @@ mod tests {
             version: VERSION,
             backend: Backend::Uring,
             sync: SyncConfig { speed_min: 1, speed_max: 2 },
+            paths: Some(PathsConfig {
+                profile: Some(ProfileName::Tuned),
+                settings: [("no_path_retry", "5"), ("failback", "manual")]
+                    .map(|(key, value)| (key.to_owned(), Word(value.to_owned())))
+                    .into(),
+                ..PathsConfig::new(Preset::San, PathsAt::Members)
+            }),
             disks: vec![
                 DiskConfig::new("disk-0".into(), PathBuf::from("disk-0.img").into()),
                 DiskConfig {
@@ -358,5 +486,20 @@ mod tests {
         fs::write(dir.path().join(FILE_NAME), "version = 1\nbackand = \"mmap\"\n").unwrap();
         let error = Config::<toml::Table>::read(dir.path()).unwrap_err().to_string();
         assert!(error.contains("backand"), "{error}");
+    }
+
+    #[test]
+    fn paths_that_cannot_be_are_refused_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        for (line, word) in [
+            ("preset = \"sam\"", "sam"),
+            ("preset = \"san\"\nno_path_retri = 5", "did you mean no_path_retry?"),
+            ("preset = \"san\"\nfast_io_fail_tmo = 90", "dev_loss_tmo"),
+            ("preset = \"san\"\nat = \"middle\"", "middle"),
+        ] {
+            fs::write(dir.path().join(FILE_NAME), format!("version = 1\n[paths]\n{line}\n")).unwrap();
+            let error = Config::<toml::Table>::read(dir.path()).unwrap_err().to_string();
+            assert!(error.contains(word), "{line}: {error}");
+        }
     }
 }

@@ -1,11 +1,11 @@
 //! From a lab's directory to a running stack: the only place that knows all layers.
 //!
 //! ```text
-//!   requests -> Reactor -> Array -> Fault -> Volatile -> Leaves ─┬─ Leaf (mmap | file | io_uring | overlay) -> images, devices
-//!                                                                 └─ NbdBank -> exports of servers
+//!   requests -> Reactor -> Paths -> Array -> Paths -> Fault -> Volatile -> Leaves ─┬─ Leaf (mmap | file | io_uring | overlay) -> images, devices
+//!                                                                                   └─ NbdBank -> exports of servers
 //! ```
 //!
-//! The fault layer is what the array sees of a disk, so a cache that forgets lies below it: a flush that a fault swallows
+//! Where a lab has no paths, there is nothing in their place. The fault layer is what the array sees of a disk, so a cache that forgets lies below it: a flush that a fault swallows
 //! never reaches the cache.
 //!
 //! A lab is opened by one process at a time, which holds a lock on its directory. Looking at one needs no lock:
@@ -13,9 +13,11 @@
 
 mod bare;
 mod leaves;
+mod tiers;
 
 pub use bare::BareDisk;
 pub use leaves::Leaves;
+pub use tiers::Tier;
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
@@ -30,11 +32,13 @@ use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
     SECTOR_BYTES, Sectors, Wakeups,
 };
-use crate::config::{Backend, Backing, Cache, Config, ConfigError, DiskConfig};
+use crate::config::{Backend, Backing, Cache, Config, ConfigError, DiskConfig, PathsAt};
 use crate::disk::{
     CACHE_BYTES, CacheLoss, Fault, FaultMisfit, FaultSpec, FileBank, Holder, ImageError, ImageOptions, LockedFile,
     MmapBank, NbdDiskError, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
 };
+use crate::multipath::Paths;
+use crate::multipath::profile::Profile;
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
 use crate::raid::sync::SyncOptions;
@@ -44,11 +48,20 @@ use crate::reactor::Reactor;
 /// A lab's file, with faults as the fault layer takes them.
 pub type LabConfig = Config<FaultSpec>;
 
+/// What a lab's users see.
+pub type Volume = Paths<LabArray>;
+
 /// The array of a lab over its disks.
-pub type Volume = Array<Disks>;
+pub type LabArray = Array<Members>;
+
+/// The disks of a lab, as the array reaches them.
+pub type Members = Paths<Disks>;
 
 /// The disks of a lab, with what is wrong with them.
 pub type Disks = Fault<Volatile<Leaves>>;
+
+/// Chance of a lab's fabrics: the jitter of their paths.
+const FABRIC_SEED: u64 = 1;
 
 /// Images and devices, whatever they are reached by.
 pub enum Leaf {
@@ -381,18 +394,26 @@ impl Stack {
         let sync = if options.unlimited { SyncOptions::UNLIMITED } else { lab.sync_options() };
         let sync = SyncOptions { frozen: options.frozen, ..sync };
         let Assembly { geometry, start, remarks, .. } = assembly;
-        let array = Array::start(reactor.into_stack(), geometry, start, sync);
-        Ok(Stack { lab, disks, remarks, fallback, reactor: Reactor::new(array) })
+        let units: Vec<DeviceId> = disks.iter().filter_map(|disk| disk.device).collect();
+        let members = reached(reactor.into_stack(), &lab.config, PathsAt::is_under, &units);
+        let array = Array::start(members, geometry, start, sync);
+        let volume = reached(array, &lab.config, PathsAt::is_over, &[VOLUME]);
+        Ok(Stack { lab, disks, remarks, fallback, reactor: Reactor::new(volume) })
     }
 
     /// The array.
-    pub fn array(&self) -> &Volume {
-        self.reactor.stack()
+    pub fn array(&self) -> &LabArray {
+        self.reactor.stack().bank()
     }
 
     /// The array, to be changed.
-    pub fn array_mut(&mut self) -> &mut Volume {
-        self.reactor.stack_mut()
+    pub fn array_mut(&mut self) -> &mut LabArray {
+        self.reactor.stack_mut().bank_mut()
+    }
+
+    /// The disks, and what is wrong with them.
+    pub fn disks_mut(&mut self) -> &mut Disks {
+        self.array_mut().bank_mut().bank_mut()
     }
 
     /// A disk's name.
@@ -407,7 +428,7 @@ impl Stack {
         let overlaid = self.lab.config.disks.iter().any(|disk| disk.overlay.is_some());
         let overlay = overlaid.then(|| PathBuf::from(format!("{name}.overlay")));
         let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
-        let leaf = self.array_mut().bank_mut().inner_mut().inner_mut();
+        let leaf = self.disks_mut().inner_mut().inner_mut();
         let device = leaf.open(&full, overlay_path.as_deref(), false)?;
         self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), backing.clone()) });
         self.lab.save()?;
@@ -421,7 +442,7 @@ impl Stack {
         self.lab.config.faults.retain(|fault| fault.disk != name);
         let gone = self.disks.iter().position(|disk| disk.name == name).map(|at| self.disks.remove(at));
         if let Some(device) = gone.and_then(|disk| disk.device) {
-            let bank = self.array_mut().bank_mut();
+            let bank = self.disks_mut();
             let faults: Vec<_> =
                 bank.list().iter().filter(|fault| fault.device == device).map(|fault| fault.id).collect();
             for fault in faults {
@@ -467,10 +488,10 @@ impl Stack {
     /// As [`Stack::stop`]; what happened can be asked for afterwards.
     pub fn stop_in_place(&mut self) {
         self.array_mut().stop();
-        self.reactor.run(|array| array.is_stopped());
+        self.reactor.run(|volume| volume.bank().is_stopped());
         let now = self.reactor.now();
         self.caches_mut().write_down(now);
-        self.reactor.run(|array| array.bank_mut().inner().is_empty());
+        self.reactor.run(|volume| volume.bank().bank().bank().inner().is_empty());
     }
 
     /// The power goes for all disks: of what those with a volatile cache had not flushed, each sector is kept or lost by a
@@ -479,12 +500,23 @@ impl Stack {
     pub fn power_cut(&mut self, seed: u64) -> Vec<CacheLoss> {
         let now = self.reactor.now();
         let losses = self.caches_mut().power_cut(seed, now);
-        self.reactor.run(|array| array.bank_mut().inner().is_cut());
+        self.reactor.run(|volume| volume.bank().bank().bank().inner().is_cut());
         losses
     }
 
     fn caches_mut(&mut self) -> &mut Volatile<Leaves> {
-        self.array_mut().bank_mut().inner_mut()
+        self.disks_mut().inner_mut()
+    }
+}
+
+/// A bank by the paths of a lab's file, if these units of it have any.
+fn reached<B: Bank>(bank: B, config: &LabConfig, are_there: fn(PathsAt) -> bool, units: &[DeviceId]) -> Paths<B> {
+    match config.paths.as_ref().filter(|paths| are_there(paths.at)) {
+        None => Paths::Direct(bank),
+        Some(paths) => {
+            let Profile { preset, transport, settings } = paths.profile().expect("it was looked at when it was read");
+            Paths::many(bank, preset.graph_for(units), transport, settings, FABRIC_SEED)
+        }
     }
 }
 

@@ -24,7 +24,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("fabric", &["block", "nbd"]),
     // A map stands on the paths of a fabric, whichever it is.
     ("multipath", &["fabric", "block", "units"]),
-    ("config", &["block", "nbd"]),
+    ("config", &["fabric", "multipath", "block", "nbd"]),
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("reactor", &["block"]),

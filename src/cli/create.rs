@@ -12,9 +12,12 @@ use super::run::stop_flag;
 use super::{Failure, Manner, Outcome};
 use crate::block::{SECTOR_BYTES, Sectors};
 use crate::config::{
-    self, Backend, Backing, Cache, Config, ConfigError, DiskConfig, SyncConfig, UNFINISHED_NAME, VERSION,
+    self, Backend, Backing, Cache, Config, ConfigError, DiskConfig, PathsAt, PathsConfig, SyncConfig, UNFINISHED_NAME,
+    VERSION,
 };
 use crate::disk::{Image, ImageError, Space};
+use crate::fabric::graph::Preset;
+use crate::multipath::keys;
 use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
 use crate::raid::superblock::{DeviceUuid, SetName, SetUuid, Timestamp};
@@ -55,6 +58,13 @@ pub struct CreateArgs {
     /// power cut
     #[arg(long, value_parser = ["through", "volatile"], default_value = "through")]
     cache: String,
+    /// Reach the array by many paths: san (8 of them), iscsi, nvme-tcp or sas-dual
+    #[arg(long, value_name = "PRESET", value_parser = preset_named)]
+    paths: Option<Preset>,
+    /// Between which layers: volume (the array sells its volume over several ports), members (every disk has several
+    /// paths), or both
+    #[arg(long, value_parser = ["volume", "members", "both"], default_value = "volume", requires = "paths")]
+    paths_at: String,
     /// Files, block devices or NBD exports (nbd://HOST/EXPORT) that exist, instead of new images
     #[arg(long, num_args = 1.., value_name = "PATH|URI")]
     members: Vec<PathBuf>,
@@ -84,6 +94,11 @@ pub fn backend_named(word: &str) -> Backend {
         "uring" => Backend::Uring,
         _ => Backend::Mmap,
     }
+}
+
+fn preset_named(word: &str) -> Result<Preset, String> {
+    let known = Preset::ALL.map(Preset::name);
+    Preset::ALL.into_iter().find(|preset| preset.name() == word).ok_or_else(|| keys::unknown("fabric", word, &known))
 }
 
 /// Runs `create`.
@@ -236,6 +251,8 @@ fn build(
     let mut config = LabConfig { backend, ..lab_config(&backings) };
     let cache = Cache::named(&args.cache).expect("only these words are taken");
     config.disks.iter_mut().for_each(|disk| disk.cache = cache);
+    let at = PathsAt::named(&args.paths_at).expect("only these words are taken");
+    config.paths = args.paths.map(|preset| PathsConfig::new(preset, at));
     let cannot = |error: ConfigError| Failure::cannot(error.to_string());
     made.push(args.lab.join(UNFINISHED_NAME));
     config.write_unfinished(&args.lab).map_err(cannot)?;
@@ -307,6 +324,7 @@ pub fn lab_config(backings: &[Backing]) -> LabConfig {
         version: VERSION,
         backend: Backend::default(),
         sync: SyncConfig::default(),
+        paths: None,
         disks: backings.iter().enumerate().map(disk).collect(),
         faults: Vec::new(),
     }

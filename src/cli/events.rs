@@ -2,15 +2,17 @@
 //!
 //! The names are those of `mdadm --monitor` (mdadm(8), MONITOR MODE): `Fail`, `FailSpare`, `SpareActive`,
 //! `DegradedArray`, `NewArray`, `DeviceDisappeared`, `RebuildStarted`, `Rebuild20` to `Rebuild80`, `RebuildFinished`; and
-//! three that mdadm has no name for: `BadBlocks`, `ReadErrorCorrected`, `ArrayFailed`. `LAB/events.jsonl` has a line for
-//! each:
+//! those that mdadm has no name for: `BadBlocks`, `ReadErrorCorrected`, `ArrayFailed`; of paths `PathFailed`,
+//! `PathReinstated`, `GroupSwitched`, `Queueing`, `GaveUp`, `Resumed`, `Fencing`, `Fenced`. `LAB/events.jsonl` has a line
+//! for each:
 //!
 //! ```text
 //! {"time":"2026-11-20T15:37:46Z","event":"Fail","lab":"lab","disk":"disk-2"}
 //! {"time":"2026-11-20T15:37:46Z","event":"RebuildStarted","lab":"lab","action":"recovery"}
 //! ```
 //!
-//! The program is called as mdadm calls its own: with the event, the lab and, where it is about one, the disk.
+//! The program is called as mdadm calls its own: with the event, the lab and, where it is about one, the disk (or the path,
+//! or the map).
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -23,6 +25,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::path;
 use super::run::{self, Line};
 use crate::block::{Extent, Instant};
 use crate::raid::control::Event;
@@ -62,6 +65,10 @@ struct Entry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     disk: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     action: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sector: Option<u64>,
@@ -81,6 +88,8 @@ struct Hook {
 #[derive(Default)]
 struct About<'a> {
     disk: Option<&'a str>,
+    map: Option<&'a str>,
+    path: Option<&'a str>,
     action: Option<&'a str>,
     extent: Option<Extent>,
 }
@@ -120,12 +129,19 @@ impl Journal {
     /// Records what has happened since the last time, and says it in words.
     pub fn note(&mut self, stack: &mut Stack, mut tell: impl FnMut(&Line)) {
         let events = stack.array_mut().drain_events();
+        let of_paths = stack.drain_path_changes();
         let now = stack.reactor.now();
-        if events.is_empty() && now < self.look_at {
+        if events.is_empty() && of_paths.is_empty() && now < self.look_at {
             return;
         }
         for event in run::merged(events) {
             self.record(event, stack, &mut tell);
+        }
+        for (tier, unit, change) in of_paths {
+            let (event, path, line) = path::change_line(stack, tier, unit, change);
+            let map = Some(stack.map_name(tier, unit));
+            self.write(event, &About { map, path: path.as_deref(), ..About::default() });
+            tell(&Line::Hint(line));
         }
         self.look_at = now + LOOK_EVERY;
         self.follow(stack, &mut tell);
@@ -187,6 +203,8 @@ impl Journal {
                 event,
                 lab: &self.lab.to_string_lossy(),
                 disk: about.disk,
+                map: about.map,
+                path: about.path,
                 action: about.action,
                 sector: about.extent.map(|extent| extent.start.0),
                 sectors: about.extent.map(|extent| extent.length.0),
@@ -197,7 +215,7 @@ impl Journal {
             let _ = file.write_all(&line);
         }
         if let Some(hook) = &mut self.hook {
-            hook.waiting.push_back((event.to_owned(), about.disk.map(str::to_owned)));
+            hook.waiting.push_back((event.to_owned(), about.disk.or(about.path).or(about.map).map(str::to_owned)));
             if hook.waiting.len() > WAITING_MAX {
                 hook.waiting.pop_front();
             }

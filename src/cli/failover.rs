@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, Manner, Outcome};
+use super::{Failure, Manner, Outcome, path};
 use crate::multipath::keys;
 use crate::multipath::profile::{Profile, ProfileName};
 use crate::sim::failover::{Class, Client, Outcome as Measured, SCENARIOS, Scenario, run as fail_over};
@@ -23,6 +23,9 @@ use crate::units::{Size, Span};
 /// Arguments of `failover`.
 #[derive(Args, Debug)]
 pub struct FailoverArgs {
+    /// A lab with paths: its fabric and its timers
+    #[arg(value_name = "LAB", conflicts_with = "profile")]
+    lab: Option<PathBuf>,
     /// Whose timers: classic, tuned, aggressive, linux-iscsi, linux-nvme, vmware, windows
     #[arg(long, value_name = "NAME", default_value = "classic", value_parser = profile_of)]
     profile: ProfileName,
@@ -96,7 +99,10 @@ fn profile_of(text: &str) -> Result<ProfileName, String> {
 
 /// Runs `failover`.
 pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome {
-    let mut profile = args.profile.profile();
+    let mut profile = match &args.lab {
+        Some(lab) => path::profile_of(lab)?,
+        None => args.profile.profile(),
+    };
     for setting in &args.set {
         let (key, value) = setting.split_once('=').ok_or_else(|| {
             Failure::usage(format!("{setting:?} is not KEY=VALUE: type something like hba_timeout=5s"))
@@ -122,7 +128,7 @@ pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome
     let measured = fail_over(&profile, graph, &scenario, client);
     let command = replay(args);
     if let Some(path) = &args.svg {
-        let drawn = picture::draw(args.profile, &profile, &scenario, &measured, &command);
+        let drawn = picture::draw(&whose(args), &profile, &scenario, &measured, &command);
         std::fs::write(path, drawn)
             .map_err(|error| Failure::cannot(format!("cannot write {}: {error}", path.display())))?;
     }
@@ -131,7 +137,7 @@ pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome
             .map_err(|error| Failure::from(std::io::Error::from(error)))?;
         writeln!(out)?;
     } else {
-        timeline::write(out, args.profile, &profile, &scenario, &measured)?;
+        timeline::write(out, &whose(args), &profile, &scenario, &measured)?;
         if manner.verbose {
             write!(out, "\nbefore the last event:\n{}", measured.topology)?;
         }
@@ -158,9 +164,17 @@ fn client(args: &FailoverArgs) -> Result<Client, Failure> {
     })
 }
 
+/// Whose timers they are.
+fn whose(args: &FailoverArgs) -> String {
+    args.lab.as_ref().map_or_else(|| args.profile.to_string(), |lab| lab.display().to_string())
+}
+
 /// The command that does the same again.
 fn replay(args: &FailoverArgs) -> String {
-    let mut words = vec![format!("raidlab failover --profile {}", args.profile)];
+    let mut words = vec![match &args.lab {
+        Some(lab) => format!("raidlab failover {}", quoted(&lab.display().to_string())),
+        None => format!("raidlab failover --profile {}", args.profile),
+    }];
     if args.sweep.is_none() {
         words.push(format!("--scenario {}", quoted(&args.scenario)));
     }
@@ -205,7 +219,7 @@ fn as_json(
     json!({
         "schema": "raidlab-failover/v1",
         "command": command,
-        "profile": args.profile.name(),
+        "profile": whose(args),
         "fabric": profile.preset.name(),
         "settings": keys::all(profile).into_iter().map(|(key, value)| (key.to_owned(), value.into()))
             .collect::<serde_json::Map<String, serde_json::Value>>(),

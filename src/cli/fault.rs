@@ -107,7 +107,7 @@ fn command_of(args: &FaultArgs) -> Result<Command, Failure> {
 
 /// Lists the faults of a lab that runs, with what they have done so far.
 pub fn list(stack: &Stack, say: &mut dyn Say) {
-    let armed = stack.array().bank().list();
+    let armed = stack.array().bank().bank().list();
     for FaultConfig { disk, fault } in &stack.lab.config.faults {
         let struck = armed.iter().find(|armed| armed.spec == *fault && stack.name_of(armed.device) == disk);
         let struck = struck.map(|armed| format!("  (struck {} times)", armed.strikes)).unwrap_or_default();
@@ -122,7 +122,7 @@ pub fn arm(stack: &mut Stack, disk: &str, fault: &FaultSpec, say: &mut dyn Say) 
     let device = stack.disks.iter().find(|open| open.name == disk).and_then(|open| open.device);
     match device {
         Some(device) => {
-            let bank = stack.array_mut().bank_mut();
+            let bank = stack.disks_mut();
             bank.arm(device, fault.clone(), now).map_err(|error| Failure::usage(format!("{disk}: {error}")))?;
         }
         None => fits(&disk, fault, &limits_of(&stack.lab, &disk)?)?,
@@ -139,7 +139,7 @@ pub fn disarm(stack: &mut Stack, disk: Option<&str>) -> Result<(), Failure> {
     stack.lab.save()?;
     let device = |name: &str| stack.disks.iter().find(|open| open.name == name).and_then(|open| open.device);
     let device = cleared.as_deref().map(device);
-    let bank = stack.array_mut().bank_mut();
+    let bank = stack.disks_mut();
     let ids: Vec<_> = bank
         .list()
         .iter()

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::bars::Bar;
 use super::events::Journal;
 use super::run::{self, Line, stop_flag};
-use super::{Failure, Manner, Outcome, fault, members, scrub, set};
+use super::{Failure, Manner, Outcome, fault, members, path, scrub, set};
 use crate::block::Sectors;
 use crate::control::{Client, ClientError, Command, Reply, Request, VERSION};
 use crate::stack::{OpenOptions, Stack};
@@ -78,6 +78,20 @@ impl Job for Done {
     }
 }
 
+impl Job for path::Wanted {
+    fn is_done(&mut self, stack: &mut Stack) -> bool {
+        self.can_be_done(stack)
+    }
+
+    fn interrupt(&mut self, _stack: &mut Stack) {
+        self.hurry();
+    }
+
+    fn end(self: Box<Self>, stack: &mut Stack, say: &mut dyn Say) -> Outcome {
+        self.carry_out(stack, say).map(|()| 0)
+    }
+}
+
 /// Begins a job. `read`, `write` and what concerns the process that serves are not among them.
 pub fn begin(
     stack: &mut Stack,
@@ -95,6 +109,7 @@ pub fn begin(
         Command::Repair { trust_data } => scrub::begin_repair(stack, *trust_data, asked, say),
         Command::Wait => Ok(scrub::begin_wait(asked)),
         Command::Set { settings } => set::on(stack, settings).map(done),
+        Command::Path(command) => Ok(Box::new(path::begin(stack, command)?)),
         Command::FaultList => {
             fault::list(stack, say);
             Ok(done(()))
@@ -122,7 +137,7 @@ pub fn carry_out(lab: &Path, command: &Command, no_wait: bool, manner: Manner, o
     }
     let options = match command {
         // What leaves does not have to be waited for.
-        Command::Remove { .. } => OpenOptions { frozen: true, ..OpenOptions::default() },
+        Command::Remove { .. } | Command::Path(_) => OpenOptions { frozen: true, ..OpenOptions::default() },
         _ => OpenOptions::default(),
     };
     let stop = stop_flag();

@@ -93,6 +93,8 @@ pub enum Command {
         /// `KEY=VALUE` each.
         settings: Vec<String>,
     },
+    /// Something of the lab's paths.
+    Path(PathCommand),
     /// Which faults there are.
     FaultList,
     /// Arm a fault.
@@ -125,6 +127,38 @@ pub enum Command {
     PowerCut {
         /// Decides what is lost.
         seed: u64,
+    },
+}
+
+/// What is asked of a lab's paths; the command line's words.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum PathCommand {
+    /// Show maps, groups and paths.
+    List,
+    /// Nothing new goes down a path.
+    Fail {
+        /// Which.
+        path: String,
+    },
+    /// A path takes requests again.
+    Reinstate {
+        /// Which.
+        path: String,
+    },
+    /// Requests go down another group.
+    Switch {
+        /// Its number, from 1.
+        group: u16,
+        /// Of which map.
+        map: Option<String>,
+    },
+    /// Whether requests wait when no path is left.
+    Queueing {
+        /// They do, as `no_path_retry` says.
+        on: bool,
+        /// Of one map only.
+        map: Option<String>,
     },
 }
 

@@ -37,7 +37,7 @@ mod message;
 mod server;
 
 pub use client::{Client, ClientError};
-pub use message::{Command, Reply, Request, StatusForm, VERSION};
+pub use message::{Command, PathCommand, Reply, Request, StatusForm, VERSION};
 pub use server::{Caller, Server, ServerError};
 
 use std::path::{Path, PathBuf};

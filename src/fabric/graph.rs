@@ -10,6 +10,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::block::DeviceId;
 use crate::fabric::{PathId, PathInfo};
 
@@ -53,7 +55,8 @@ pub struct Graph {
 }
 
 /// Shapes of fabrics that are found in the field.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// Fibre Channel: 2 adapters, a switch for each, 2 controllers with 2 ports each, every port on both switches: 8 paths.
     San,

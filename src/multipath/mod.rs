@@ -13,6 +13,7 @@
 //! | [`selector`] | which path of a group takes the next request |
 //! | [`Multipath`] | a bank over a fabric: routing, failing, checking, failback, queueing |
 //! | [`map`] | what a map knows of its paths and groups |
+//! | [`Maps`] | the same without its fabric: to be shown and managed |
 //! | [`Paths`] | a bank that is reached directly or by paths |
 //! | [`conf`] | multipath.conf, read |
 //! | [`topology`] | what `multipath -ll` shows |
@@ -23,6 +24,7 @@ mod bank;
 pub mod conf;
 pub mod keys;
 pub mod map;
+mod maps;
 mod paths;
 pub mod profile;
 pub mod selector;
@@ -32,4 +34,5 @@ mod tests;
 pub mod topology;
 
 pub use bank::Multipath;
+pub use maps::Maps;
 pub use paths::Paths;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::settings::{Checker, Failback, NoPathRetry, RetrySafety, SelectorKind, Settings};
 use crate::fabric::graph::Preset;
 use crate::fabric::transport::Transport;
@@ -12,7 +14,8 @@ const fn s(seconds: u64) -> Duration {
 }
 
 /// A set of timers that somebody uses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProfileName {
     /// An HBA timeout of 30 s.
     Classic,
@@ -63,6 +66,15 @@ impl ProfileName {
             ProfileName::LinuxNvme => "linux-nvme",
             ProfileName::Vmware => "vmware",
             ProfileName::Windows => "windows",
+        }
+    }
+
+    /// Whose timers a fabric usually has.
+    pub fn of(preset: Preset) -> ProfileName {
+        match preset {
+            Preset::San | Preset::SasDual => ProfileName::Classic,
+            Preset::Iscsi => ProfileName::LinuxIscsi,
+            Preset::NvmeTcp => ProfileName::LinuxNvme,
         }
     }
 

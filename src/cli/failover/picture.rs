@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::sweep::Point;
 use super::timeline::{self, Line, seconds};
 use crate::block::Instant;
-use crate::sim::failover::{FIRST, Outcome, Profile, ProfileName, Scenario};
+use crate::sim::failover::{FIRST, Outcome, Profile, Scenario};
 use crate::units::Span;
 
 const WIDTH: f64 = 960.0;
@@ -88,7 +88,7 @@ fn step(most: f64) -> f64 {
 }
 
 /// Served per second, the stall, and what happened, numbered.
-pub fn draw(name: ProfileName, profile: &Profile, scenario: &Scenario, measured: &Outcome, command: &str) -> String {
+pub fn draw(name: &str, profile: &Profile, scenario: &Scenario, measured: &Outcome, command: &str) -> String {
     let lines = timeline::lines(&profile.preset.graph(), profile, measured);
     let listed: Vec<&Line> = lines.iter().take(LISTED_MAX).collect();
     let more = lines.len() - listed.len();

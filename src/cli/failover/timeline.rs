@@ -10,7 +10,7 @@ use crate::fabric::graph::Graph;
 use crate::multipath::keys;
 use crate::multipath::map::{Change, PathState, Why};
 use crate::multipath::topology::state_word;
-use crate::sim::failover::{Class, FIRST, Happening, Outcome, Profile, ProfileName, Scenario};
+use crate::sim::failover::{Class, FIRST, Happening, Outcome, Profile, Scenario};
 use crate::units::Span;
 
 /// A line of a timeline.
@@ -182,7 +182,7 @@ impl Key {
 }
 
 /// What the timers are, in a line or two.
-pub fn settings_line(name: ProfileName, profile: &Profile) -> String {
+pub fn settings_line(name: &str, profile: &Profile) -> String {
     let told = keys::all(profile);
     let wanted =
         ["fast_io_fail_tmo", "dev_loss_tmo", "cmd_timeout", "max_retries", "noop_out_interval", "noop_out_timeout"];
@@ -218,7 +218,7 @@ pub fn seconds(time: Duration) -> String {
 /// Writes it all.
 pub fn write(
     out: &mut impl Write,
-    name: ProfileName,
+    name: &str,
     profile: &Profile,
     scenario: &Scenario,
     measured: &Outcome,

@@ -1,0 +1,165 @@
+//! Paths of a lab that runs: shown, failed, reinstated, switched.
+
+use crate::block::DeviceId;
+use crate::cli::Failure;
+use crate::cli::job::Say;
+use crate::control::PathCommand;
+use crate::fabric::PathId;
+use crate::multipath::map::{Change, Map, PathState, Why};
+use crate::multipath::topology::state_word;
+use crate::stack::{Stack, Tier};
+
+/// What is to be done once every path was looked at.
+pub struct Wanted {
+    command: PathCommand,
+    is_hurried: bool,
+}
+
+/// Takes what was asked of a lab's paths.
+pub fn begin(stack: &Stack, command: &PathCommand) -> Result<Wanted, Failure> {
+    if !stack.has_paths() {
+        return Err(Failure::usage("the lab has no paths: make one that has with `raidlab create LAB --paths san`"));
+    }
+    Ok(Wanted { command: command.clone(), is_hurried: false })
+}
+
+impl Wanted {
+    /// Whether every path has been looked at: it takes a moment after a lab was opened.
+    pub fn can_be_done(&self, stack: &Stack) -> bool {
+        let is_known = |map: &Map| map.paths().iter().all(|path| path.state != PathState::Unchecked);
+        self.is_hurried || stack.each_map().all(|(_, _, map)| is_known(map))
+    }
+
+    /// Waits no longer.
+    pub fn hurry(&mut self) {
+        self.is_hurried = true;
+    }
+
+    /// Does it.
+    pub fn carry_out(&self, stack: &mut Stack, say: &mut dyn Say) -> Result<(), Failure> {
+        match &self.command {
+            PathCommand::List => {
+                list(stack, say);
+                Ok(())
+            }
+            PathCommand::Fail { path } => {
+                let (tier, path) = find_path(stack, path)?;
+                let (now, maps) = stack.maps_now(tier).expect("the path was found there");
+                maps.fail_path(path, now);
+                Ok(())
+            }
+            PathCommand::Reinstate { path } => {
+                let (tier, path) = find_path(stack, path)?;
+                let (now, maps) = stack.maps_now(tier).expect("the path was found there");
+                maps.reinstate_path(path, now);
+                Ok(())
+            }
+            PathCommand::Switch { group, map } => switch(stack, usize::from(*group), map.as_deref()),
+            PathCommand::Queueing { on, map } => {
+                for (tier, unit) in find_maps(stack, map.as_deref())? {
+                    let (now, maps) = stack.maps_now(tier).expect("the map was found there");
+                    maps.set_queueing(unit, *on, now);
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+fn list(stack: &Stack, say: &mut dyn Say) {
+    for (tier, maps, map) in stack.each_map() {
+        let unit = map.unit();
+        let text = maps.show(map, stack.map_name(tier, unit), &stack.wwid(tier, unit));
+        text.lines().for_each(|line| say.line(line));
+    }
+}
+
+fn switch(stack: &mut Stack, group: usize, map: Option<&str>) -> Result<(), Failure> {
+    let found = find_maps(stack, map)?;
+    let [(tier, unit)] = found[..] else {
+        let names: Vec<&str> = found.iter().map(|(tier, unit)| stack.map_name(*tier, *unit)).collect();
+        return Err(Failure::usage(format!("say of which map: --map {}", names.join(" or --map "))));
+    };
+    let (now, maps) = stack.maps_now(tier).expect("the map was found there");
+    let groups = maps.maps().iter().find(|map| map.unit() == unit).map_or(0, |map| map.groups().len());
+    if group > groups {
+        return Err(Failure::usage(format!("there is no group {group}: `raidlab path list` shows {groups}")));
+    }
+    maps.switch_group(unit, group - 1, now);
+    Ok(())
+}
+
+/// The one path that a word means: its name or its host:channel:target:unit, perhaps with its map's name before it.
+fn find_path(stack: &Stack, word: &str) -> Result<(Tier, PathId), Failure> {
+    let (of, name) = word.split_once('/').map_or((None, word), |(map, name)| (Some(map), name));
+    let mut all = Vec::new();
+    for (tier, maps, map) in stack.each_map() {
+        let map_name = stack.map_name(tier, map.unit());
+        for path in map.paths() {
+            let info = &maps.paths()[usize::from(path.id.0)];
+            all.push((tier, path.id, map_name, info.name.as_str(), info.hctl.as_str()));
+        }
+    }
+    let is_meant = |map: &str, path: &str, hctl: &str| of.is_none_or(|of| of == map) && (path == name || hctl == name);
+    let meant: Vec<_> = all.iter().filter(|(_, _, map, path, hctl)| is_meant(map, path, hctl)).collect();
+    match meant[..] {
+        [(tier, path, ..)] => Ok((*tier, *path)),
+        [] => {
+            let names: Vec<&str> = all.iter().map(|(_, _, _, path, _)| *path).collect();
+            Err(Failure::usage(crate::multipath::keys::unknown("path", name, &names)))
+        }
+        _ => {
+            let names: Vec<String> = meant.iter().map(|(_, _, map, path, _)| format!("{map}/{path}")).collect();
+            Err(Failure::usage(format!("{name} is the name of several paths: type {}", names.join(" or "))))
+        }
+    }
+}
+
+/// The map of this name, or all.
+fn find_maps(stack: &Stack, name: Option<&str>) -> Result<Vec<(Tier, DeviceId)>, Failure> {
+    let all: Vec<(Tier, DeviceId)> = stack.each_map().map(|(tier, _, map)| (tier, map.unit())).collect();
+    let Some(name) = name else { return Ok(all) };
+    let found: Vec<_> = all.iter().copied().filter(|(tier, unit)| stack.map_name(*tier, *unit) == name).collect();
+    if found.is_empty() {
+        let names: Vec<&str> = all.iter().map(|(tier, unit)| stack.map_name(*tier, *unit)).collect();
+        return Err(Failure::usage(crate::multipath::keys::unknown("map", name, &names)));
+    }
+    Ok(found)
+}
+
+/// What happened to a path, for the record: the event's name, the path if it is one's, and a line in words.
+pub fn change_line(
+    stack: &Stack,
+    tier: Tier,
+    unit: DeviceId,
+    change: Change,
+) -> (&'static str, Option<String>, String) {
+    let map = stack.map_name(tier, unit);
+    let name =
+        |path: PathId| stack.maps(tier).map_or(String::new(), |maps| maps.paths()[usize::from(path.0)].name.clone());
+    let why = |why: Why| match why {
+        Why::Io(error) => error.to_string(),
+        Why::Checker(state) => format!("its checker says {}", state_word(state)),
+        Why::Asked => "as asked".to_owned(),
+    };
+    match change {
+        Change::Failed(path, reason) => {
+            ("PathFailed", Some(name(path)), format!("PathFailed: {map} {} ({})", name(path), why(reason)))
+        }
+        Change::Reinstated(path) => {
+            ("PathReinstated", Some(name(path)), format!("PathReinstated: {map} {}", name(path)))
+        }
+        Change::Switched(group) => {
+            ("GroupSwitched", None, format!("GroupSwitched: {map}: requests go down group {}", group + 1))
+        }
+        Change::Queueing => ("Queueing", None, format!("Queueing: {map} has no path left: requests wait")),
+        Change::GaveUp(count) => ("GaveUp", None, format!("GaveUp: {map}: {count} requests waited too long, and fail")),
+        Change::Resumed(count) => ("Resumed", None, format!("Resumed: {map}: {count} requests go on")),
+        Change::Fencing(path) => (
+            "Fencing",
+            Some(name(path)),
+            format!("Fencing: {map} {}: writes wait until its nexus has ended", name(path)),
+        ),
+        Change::Fenced(path) => ("Fenced", Some(name(path)), format!("Fenced: {map} {}", name(path))),
+    }
+}

@@ -1,0 +1,93 @@
+//! Where a stack has paths, and what the maps there are called.
+
+use super::Stack;
+use crate::block::{DeviceId, Instant};
+use crate::multipath::Maps;
+use crate::multipath::map::{Change, Map};
+
+/// A layer of a stack that may have paths.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tier {
+    /// Over the array.
+    Volume,
+    /// Between the array and its members.
+    Members,
+}
+
+impl Tier {
+    /// All of them, from above.
+    pub const ALL: [Tier; 2] = [Tier::Volume, Tier::Members];
+}
+
+impl Stack {
+    /// The maps of a layer, if it has paths.
+    pub fn maps(&self, tier: Tier) -> Option<&dyn Maps> {
+        match tier {
+            Tier::Volume => self.reactor.stack().multipath().map(|maps| maps as &dyn Maps),
+            Tier::Members => self.array().bank().multipath().map(|maps| maps as &dyn Maps),
+        }
+    }
+
+    /// The maps of a layer, to be managed.
+    pub fn maps_mut(&mut self, tier: Tier) -> Option<&mut dyn Maps> {
+        match tier {
+            Tier::Volume => self.reactor.stack_mut().multipath_mut().map(|maps| maps as &mut dyn Maps),
+            Tier::Members => self.array_mut().bank_mut().multipath_mut().map(|maps| maps as &mut dyn Maps),
+        }
+    }
+
+    /// Whether there are paths anywhere.
+    pub fn has_paths(&self) -> bool {
+        Tier::ALL.into_iter().any(|tier| self.maps(tier).is_some())
+    }
+
+    /// What a map is called: `volume`, or after its disk.
+    pub fn map_name(&self, tier: Tier, unit: DeviceId) -> &str {
+        match tier {
+            Tier::Volume => "volume",
+            Tier::Members => self.name_of(unit),
+        }
+    }
+
+    /// What the world knows a map by: NAA 6 and most of the array's or the member's UUID, as `scsi_id` shows it.
+    pub fn wwid(&self, tier: Tier, unit: DeviceId) -> String {
+        let members = self.array().members();
+        let uuid: Option<[u8; 16]> = match tier {
+            Tier::Volume => members.iter().next().map(|member| member.superblock.set_uuid.0),
+            Tier::Members => members.get(unit).map(|member| member.superblock.device_uuid.0),
+        };
+        let digits: String = uuid.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("36{}", &digits[1..])
+    }
+
+    /// What happened to paths since the last call, each with the layer and the unit.
+    pub fn drain_path_changes(&mut self) -> Vec<(Tier, DeviceId, Change)> {
+        // What transports note is for timelines; here nobody reads it.
+        if let Some(maps) = self.reactor.stack_mut().multipath_mut() {
+            maps.fabric_mut().drain_notes();
+        }
+        if let Some(maps) = self.array_mut().bank_mut().multipath_mut() {
+            maps.fabric_mut().drain_notes();
+        }
+        let mut all = Vec::new();
+        for tier in Tier::ALL {
+            let changes = self.maps_mut(tier).map(Maps::drain_changes).unwrap_or_default();
+            all.extend(changes.into_iter().map(|(_, unit, change)| (tier, unit, change)));
+        }
+        all
+    }
+
+    /// The time of the stack, and the maps of a layer: what a change of them needs.
+    pub fn maps_now(&mut self, tier: Tier) -> Option<(Instant, &mut dyn Maps)> {
+        let now = self.reactor.now();
+        self.maps_mut(tier).map(|maps| (now, maps))
+    }
+
+    /// All maps, from above, with where they are.
+    pub fn each_map(&self) -> impl Iterator<Item = (Tier, &dyn Maps, &Map)> {
+        Tier::ALL
+            .into_iter()
+            .filter_map(|tier| Some((tier, self.maps(tier)?)))
+            .flat_map(|(tier, maps)| maps.maps().iter().map(move |map| (tier, maps, map)))
+    }
+}
