@@ -24,6 +24,7 @@ mod nbd;
 mod nbd_matrix;
 mod nbd_member;
 mod nbd_tls;
+mod paths;
 mod scenarios;
 mod support;
 mod to_md;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         campaign::trials(),
         exhaust::trials(),
         failover::trials(),
+        paths::trials(),
         scenarios::trials(),
         to_md::trials(),
         from_md::trials(),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::job::through;
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
-use crate::config::Cache;
+use crate::config::{Cache, Word};
 use crate::control::{Client, Command};
 use crate::stack::{Lab, LabConfig, Stack};
 
@@ -16,7 +16,7 @@ pub struct SetArgs {
     #[command(flatten)]
     lab: LabArg,
     /// sync_speed_min or sync_speed_max, in KiB/s for each disk; DISK.cache: through, or volatile: what is not flushed
-    /// is lost in a power cut
+    /// is lost in a power cut; of a lab with paths also their timers and policies, by their names in multipath.conf
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
 }
@@ -37,10 +37,14 @@ pub fn run(args: &SetArgs, manner: Manner, out: &mut impl Write) -> Outcome {
 pub fn on(stack: &mut Stack, settings: &[String]) -> Result<(), Failure> {
     let mut config = stack.lab.config.clone();
     apply(&mut config, settings)?;
-    if config.disks != stack.lab.config.disks {
-        return Err(Failure::cannot(
-            "a disk's cache can be changed while the lab is at rest: `raidlab stop` it first; nothing was changed",
-        ));
+    let is_changed = [
+        ("a disk's cache", config.disks != stack.lab.config.disks),
+        ("what its paths do", config.paths != stack.lab.config.paths),
+    ];
+    if let Some((what, _)) = is_changed.into_iter().find(|(_, is_changed)| *is_changed) {
+        return Err(Failure::cannot(format!(
+            "{what} can be changed while the lab is at rest: `raidlab stop` it first; nothing was changed"
+        )));
     }
     stack.lab.config = config;
     stack.lab.save()?;
@@ -59,6 +63,10 @@ fn apply(config: &mut LabConfig, settings: &[String]) -> Result<(), Failure> {
             set_cache(config, disk, value)?;
             continue;
         }
+        if !key.starts_with("sync_speed_") {
+            set_path_key(config, key, value)?;
+            continue;
+        }
         let speed: u64 = value
             .parse()
             .ok()
@@ -69,7 +77,7 @@ fn apply(config: &mut LabConfig, settings: &[String]) -> Result<(), Failure> {
             "sync_speed_max" => config.sync.speed_max = speed,
             _ => {
                 return Err(Failure::usage(format!(
-                    "{key:?} is no setting: there are sync_speed_min, sync_speed_max and DISK.cache"
+                    "{key:?} is no speed: there are sync_speed_min and sync_speed_max"
                 )));
             }
         }
@@ -82,6 +90,17 @@ fn apply(config: &mut LabConfig, settings: &[String]) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// A timer or policy of the lab's paths.
+fn set_path_key(config: &mut LabConfig, key: &str, value: &str) -> Result<(), Failure> {
+    let Some(paths) = &mut config.paths else {
+        return Err(Failure::usage(format!(
+            "{key:?} is no setting: there are sync_speed_min, sync_speed_max and DISK.cache, and for labs with paths those of multipath.conf"
+        )));
+    };
+    paths.settings.insert(key.to_owned(), Word(value.to_owned()));
+    paths.profile().map(|_| ()).map_err(Failure::usage)
 }
 
 fn set_cache(config: &mut LabConfig, disk: &str, value: &str) -> Result<(), Failure> {

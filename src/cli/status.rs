@@ -13,6 +13,7 @@ use super::{Failure, Manner, Outcome};
 use crate::config::Cache;
 use crate::control::{Client, Command, StatusForm};
 use crate::disk::UringBank;
+use crate::multipath::map::Map;
 use crate::raid::assemble::{AssembleError, Assembly, Remark};
 use crate::raid::geometry::Geometry;
 use crate::raid::level::{Layout, Level};
@@ -85,6 +86,15 @@ struct SyncStatus {
     eta: Option<u64>,
 }
 
+/// A map of a lab with paths.
+#[derive(Clone, Debug, Serialize)]
+struct MapStatus {
+    name: String,
+    /// Paths that take requests; none is known of a lab at rest.
+    active: Option<usize>,
+    paths: usize,
+}
+
 #[derive(Clone, Debug, Serialize)]
 struct Status {
     schema: &'static str,
@@ -97,6 +107,8 @@ struct Status {
     state: State,
     degraded: usize,
     members: Vec<MemberStatus>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    maps: Vec<MapStatus>,
     sync: SyncStatus,
     mismatch_cnt: u64,
     backend: String,
@@ -217,6 +229,7 @@ fn outline(superblock: &Superblock, config: &LabConfig, lab: &Path) -> Result<St
         state: State::Failed,
         degraded: raid_disks,
         members: Vec::new(),
+        maps: Vec::new(),
         sync: SyncStatus { action: "idle", percent: None, rate: None, eta: None },
         mismatch_cnt: last_scrub.as_ref().map_or(0, |last| last.mismatch_cnt),
         backend,
@@ -260,6 +273,7 @@ fn running_status(stack: &Stack) -> Result<Status, Failure> {
         })
         .collect();
     note_caches(&mut status, &lab.config);
+    status.maps = stack.each_map().map(|(tier, _, map)| map_status(stack.map_name(tier, map.unit()), map)).collect();
     let progress = array.sync_progress();
     let action = progress.map_or(SyncAction::Idle, |progress| progress.action);
     status.state = match action {
@@ -289,6 +303,28 @@ fn running_status(stack: &Stack) -> Result<Status, Failure> {
         ));
     }
     Ok(status)
+}
+
+fn map_status(name: &str, map: &Map) -> MapStatus {
+    let active = map.paths().iter().filter(|path| path.active).count();
+    MapStatus { name: name.to_owned(), active: Some(active), paths: map.paths().len() }
+}
+
+/// The maps that a lab at rest has when it is opened.
+fn maps_at_rest(config: &LabConfig) -> Vec<MapStatus> {
+    let Some(paths) = &config.paths else { return Vec::new() };
+    let count = paths.preset.graph().paths().len();
+    let over = paths.at.is_over().then_some("volume");
+    let under = config.disks.iter().map(|disk| disk.name.as_str()).filter(|_| paths.at.is_under());
+    over.into_iter().chain(under).map(|name| MapStatus { name: name.to_owned(), active: None, paths: count }).collect()
+}
+
+/// `volume 8 of 8 active`.
+fn map_words(map: &MapStatus) -> String {
+    match map.active {
+        Some(active) => format!("{} {active} of {} active", map.name, map.paths),
+        None => format!("{} {}", map.name, map.paths),
+    }
 }
 
 /// A disk that takes no part.
@@ -326,6 +362,7 @@ fn status_of(look: &Look, lab: &Path) -> Result<Status, Failure> {
     };
     let mut status = outline(newest, &look.config, lab)?;
     status.in_use = look.in_use;
+    status.maps = maps_at_rest(&look.config);
     match &look.assembly {
         Ok(assembly) => describe(&mut status, look, assembly),
         Err(error) => {
@@ -492,6 +529,10 @@ fn write_screen(status: &Status, lab: &Path, utf8: bool, out: &mut impl Write) -
         writeln!(out, "   last: {}, mismatch_cnt {}{at}", last.action, last.mismatch_cnt)?;
     }
     writeln!(out, "backend: {}", status.backend)?;
+    if !status.maps.is_empty() {
+        let maps: Vec<String> = status.maps.iter().map(map_words).collect();
+        writeln!(out, "  paths: {}", maps.join(", "))?;
+    }
     writeln!(out, "  {}", marks(status))?;
     writeln!(out, "  SLOT DISK         STATE         EVENTS  CORRECTED  BAD SECTORS")?;
     let mut members: Vec<&MemberStatus> = status.members.iter().collect();
