@@ -11,6 +11,9 @@
 //!
 //! Initiator and target are two halves that know each other by frames only. The target refuses frames of a nexus that was fenced.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
