@@ -110,6 +110,13 @@ fn tls_of(args: &ServeArgs, manner: Manner) -> Result<Option<ServerTls>, Failure
     for key in credentials.exposed_keys() {
         manner.hint(&format!("{} can be read by others than its owner: chmod 600 it", key.display()));
     }
+    let authorities = directory.join("ca-cert.pem");
+    if !authorities.exists() {
+        manner.hint(&format!(
+            "there is no {}: clients look there for whom to trust; put the certificate of who signed server-cert.pem there",
+            authorities.display()
+        ));
+    }
     let config = credentials.server(args.tls_verify_peer).map_err(|error| {
         Failure::cannot(format!(
             "{error}; --tls-certificates wants a directory with server-cert.pem and server-key.pem, and with ca-cert.pem \

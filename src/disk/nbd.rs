@@ -218,6 +218,8 @@ enum Link {
 #[derive(Debug)]
 struct Outage {
     line: Option<Line>,
+    /// How long that one is waited for: the next way may be better.
+    line_until: Instant,
     attempts: u32,
     retry_at: Instant,
     until: Instant,
@@ -240,35 +242,22 @@ impl NbdBank {
 
     /// Adds the disk that an export is. Waits for its server, for a while.
     pub fn open(&mut self, uri: &NbdUri, read_only: bool) -> Result<DeviceId, NbdDiskError> {
-        let boxed = || Box::new(uri.clone());
+        let unreachable = |source: io::Error| NbdDiskError::Unreachable { uri: Box::new(uri.clone()), source };
+        self.open_at(uri, Address::of(&uri.server).map_err(unreachable)?, read_only)
+    }
+
+    fn open_at(&mut self, uri: &NbdUri, address: Address, read_only: bool) -> Result<DeviceId, NbdDiskError> {
         let token = self.disks.len() as u64;
-        let unreachable = |source: io::Error| NbdDiskError::Unreachable { uri: boxed(), source };
-        let address = Address::of(&uri.server).map_err(unreachable)?;
         let patience = Patience::of(self.options.outage_max);
         let secrecy = secrecy_of(uri)?;
-        let mut way = 0;
-        let mut line = loop {
-            let (secrecy, patience_of_line) = (secrecy.as_ref(), self.options.request_max);
-            let attempt = Line::begin(&address, way, &uri.export, secrecy, &self.epoll, token, patience_of_line)
-                .map_err(Break::System)
-                .and_then(|mut line| {
-                    line.drive(&self.epoll, &patience, |line| line.client.export().is_some()).map(|there| (line, there))
-                });
-            way += 1;
-            match attempt {
-                Ok((line, true)) => break line,
-                Ok((_, false)) => return Err(NbdDiskError::Silent { uri: boxed(), waited: self.options.outage_max }),
-                Err(Break::System(_)) if way < address.ways() => {}
-                Err(why) => return Err(open_error(uri, why)),
-            }
-        };
+        let mut line = self.reach(uri, &address, secrecy.as_ref(), token, &patience)?;
         let facts = *line.client.export().expect("the handshake is over");
         let limits = limits_of(uri, &facts, read_only)?;
         let extent = Extent::new(Lba(0), PROOF.min(limits.capacity));
         line.client.submit(PROOF_KEY, extent, Op::Read(Buf::zeroed(extent.length.bytes() as usize)));
         let told = line.drive(&self.epoll, &patience, |line| line.client.is_idle());
         if !told.map_err(|why| open_error(uri, why))? {
-            return Err(NbdDiskError::Silent { uri: boxed(), waited: self.options.outage_max });
+            return Err(self.silent(uri));
         }
         // A beginning that cannot be read proves nothing, and is the array's to find out.
         let proof = match line.client.next_done() {
@@ -291,6 +280,37 @@ impl NbdBank {
             proof,
         });
         Ok(DeviceId(token as u32))
+    }
+
+    /// A line to the export by the first way that leads to it; each has its share of the time that is left.
+    fn reach(
+        &self,
+        uri: &NbdUri,
+        address: &Address,
+        secrecy: Option<&Secrecy>,
+        token: u64,
+        patience: &Patience,
+    ) -> Result<Line, NbdDiskError> {
+        let mut way = 0;
+        loop {
+            let ways_left = address.ways() - way;
+            let share = patience.share(ways_left);
+            let attempt = Line::begin(address, way, &uri.export, secrecy, &self.epoll, token, self.options.request_max)
+                .map_err(Break::System)
+                .and_then(|mut line| {
+                    line.drive(&self.epoll, &share, |line| line.client.export().is_some()).map(|there| (line, there))
+                });
+            match attempt {
+                Ok((line, true)) => return Ok(line),
+                Ok((_, false)) | Err(Break::System(_)) if ways_left > 1 => way += 1,
+                Ok((_, false)) => return Err(self.silent(uri)),
+                Err(why) => return Err(open_error(uri, why)),
+            }
+        }
+    }
+
+    fn silent(&self, uri: &NbdUri) -> NbdDiskError {
+        NbdDiskError::Silent { uri: Box::new(uri.clone()), waited: self.options.outage_max }
     }
 
     /// Lets go of an export, as soon as what was asked of it is answered; requests that come later fail.
@@ -325,8 +345,14 @@ fn open_error(uri: &NbdUri, why: Break) -> NbdDiskError {
         Break::System(errno) => NbdDiskError::Unreachable { uri, source: errno.into() },
         Break::Client(source) => NbdDiskError::Refused { uri, source },
         Break::Ended => {
-            let source = io::Error::other("the connection was closed before the export was agreed on");
-            NbdDiskError::Unreachable { uri, source }
+            let why = match uri.tls {
+                None => "the connection was closed before the export was agreed on",
+                Some(_) => {
+                    "the connection was closed before the export was agreed on, as by a server that wants a certificate: \
+                     client-cert.pem and client-key.pem in the directory of ?tls-certificates=DIR"
+                }
+            };
+            NbdDiskError::Unreachable { uri, source: io::Error::other(why) }
         }
     }
 }
@@ -357,6 +383,11 @@ struct Patience {
 impl Patience {
     fn of(most: Duration) -> Patience {
         Patience { until: std::time::Instant::now() + most }
+    }
+
+    /// What each of `count` attempts may take of what is left.
+    fn share(&self, count: usize) -> Patience {
+        Patience::of(self.left().unwrap_or_default() / count as u32)
     }
 
     fn left(&self) -> Option<Duration> {
@@ -532,20 +563,24 @@ impl Disk {
         done: &mut Vec<Completion>,
     ) {
         if outage.line.is_none() && outage.retry_at <= now {
-            let way = outage.attempts as usize;
+            let ways = self.address.ways();
+            let way = outage.attempts as usize % ways;
             let (export, secrecy) = (&self.uri.export, self.secrecy.as_ref());
             let begun =
                 Line::begin(&self.address, way, export, secrecy, shared.epoll, token, shared.options.request_max);
             match begun {
-                Ok(line) => outage.line = Some(line),
+                Ok(line) => {
+                    outage.line = Some(line);
+                    outage.line_until = now + outage.until.since(now) / (ways - way) as u32;
+                }
                 Err(_) => outage.retry_later(now),
             }
         }
         if let Some(mut line) = outage.line.take() {
             match line.pump(shared.epoll).map(|()| self.is_same(&mut line)) {
                 Ok(Some(true)) => return self.is_back(line, done),
-                Ok(None) => outage.line = Some(line),
-                Ok(Some(false)) | Err(_) => outage.retry_later(now),
+                Ok(None) if now < outage.line_until => outage.line = Some(line),
+                Ok(_) | Err(_) => outage.retry_later(now),
             }
         }
         match outage.until <= now {
@@ -586,7 +621,7 @@ impl Disk {
             Link::Up(line) if line.has_output() => Some(Instant::START),
             Link::Up(_) => self.asked.values().next().map(|asked| asked.since + options.request_max),
             Link::Down(Outage { line: Some(line), .. }) if line.has_output() => Some(Instant::START),
-            Link::Down(Outage { line: Some(_), until, .. }) => Some(*until),
+            Link::Down(Outage { line: Some(_), line_until, .. }) => Some(*line_until),
             Link::Down(outage) => Some(outage.retry_at.min(outage.until)),
             Link::Gone(_) => None,
         }
@@ -595,7 +630,7 @@ impl Disk {
 
 impl Outage {
     fn new(now: Instant, until: Instant) -> Outage {
-        Outage { line: None, attempts: 0, retry_at: now, until }
+        Outage { line: None, line_until: until, attempts: 0, retry_at: now, until }
     }
 
     fn retry_later(&mut self, now: Instant) {

@@ -21,6 +21,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSliceMut;
 
+use rangemap::RangeSet;
 use thiserror::Error;
 
 use super::{
@@ -180,7 +181,8 @@ struct Piece {
     length: u64,
     /// What a read fills.
     buf: Option<Buf>,
-    received: u64,
+    /// Bytes of the export that have been sent for it.
+    received: RangeSet<u64>,
     error: Option<NbdError>,
 }
 
@@ -359,7 +361,8 @@ impl Client {
         job.outstanding += 1;
         job.buffers.push(None);
         self.cookies += 1;
-        self.pieces.insert(cookie, Piece { job: key, index, offset, length, buf, received: 0, error: None });
+        self.pieces
+            .insert(cookie, Piece { job: key, index, offset, length, buf, received: RangeSet::new(), error: None });
         let header = RequestHeader { flags, number: command.number(), cookie, offset, length };
         self.outbox.head(header.encode(self.requests()));
         payload.into_iter().flat_map(Payload::into_slices).for_each(|slice| self.outbox.data(slice));
@@ -471,7 +474,7 @@ impl Client {
                 match (&piece.buf, error) {
                     (Some(_), None) if is_structured => return Err(ClientError::Unasked),
                     (Some(_), None) => {
-                        piece.received = piece.length;
+                        piece.place(piece.offset, piece.length)?;
                         self.expect = Expect::Data { cookie, at: 0, left: piece.length as usize, is_last: true };
                     }
                     _ => self.piece_is_done(cookie)?,
@@ -492,12 +495,12 @@ impl Client {
         match *chunk {
             Chunk::None => {}
             Chunk::Data { offset, length } => {
-                let at = piece.place(offset, length)?;
+                let at = piece.place(offset, length.into())?;
                 self.expect = Expect::Data { cookie, at, left: length as usize, is_last };
                 return Ok(());
             }
             Chunk::Hole { offset, length } => {
-                let at = piece.place(offset, length)?;
+                let at = piece.place(offset, length.into())?;
                 let buf = piece.buf.as_mut().expect("a read has a buffer");
                 within(buf, at, length as usize).for_each(|part| part.fill(0));
             }
@@ -534,7 +537,7 @@ impl Client {
         match piece.error {
             // Not done, and the server will close the connection: until then the rest is answered.
             Some(NbdError::Shutdown) => return Ok(()),
-            None if piece.buf.is_some() && piece.received != piece.length => return Err(Violation::Malformed.into()),
+            None if piece.buf.is_some() && !piece.is_whole() => return Err(Violation::Malformed.into()),
             _ => {}
         }
         let piece = self.pieces.remove(&cookie).expect("it was there");
@@ -563,15 +566,22 @@ impl Client {
 }
 
 impl Piece {
-    /// Where bytes of the export go in the buffer of a read.
-    fn place(&mut self, offset: u64, length: u32) -> Result<usize, ClientError> {
-        let end = offset.checked_add(length.into());
-        let is_within = offset >= self.offset && end.is_some_and(|end| end <= self.offset + self.length);
-        self.received += u64::from(length);
-        if self.buf.is_none() || !is_within || self.received > self.length {
+    /// Where bytes of the export go in the buffer of a read. Each is sent once.
+    fn place(&mut self, offset: u64, length: u64) -> Result<usize, ClientError> {
+        let end = offset.checked_add(length).filter(|end| *end <= self.offset + self.length);
+        let Some(end) = end.filter(|_| self.buf.is_some() && offset >= self.offset) else {
             return Err(ClientError::Unasked);
+        };
+        if self.received.overlaps(&(offset..end)) {
+            return Err(Violation::Malformed.into());
         }
+        self.received.insert(offset..end);
         Ok((offset - self.offset) as usize)
+    }
+
+    /// Whether every byte was sent: the others are what the buffer held before.
+    fn is_whole(&self) -> bool {
+        self.received.gaps(&(self.offset..self.offset + self.length)).next().is_none()
     }
 }
 

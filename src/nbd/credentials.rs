@@ -17,8 +17,8 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite};
 use thiserror::Error;
 
 /// Why a directory of certificates cannot be used.
@@ -52,7 +52,7 @@ impl Credentials {
             let verifier = WebPkiClientVerifier::builder_with_provider(self.authorities()?, provider())
                 .with_crls(self.revoked()?)
                 .build()
-                .map_err(|error| self.failed("ca-cert.pem", error.to_string()))?;
+                .map_err(|error| self.unverifiable(&error))?;
             builder.with_client_cert_verifier(verifier)
         } else {
             builder.with_no_client_auth()
@@ -72,12 +72,12 @@ impl Credentials {
         let verifier = WebPkiServerVerifier::builder_with_provider(self.authorities()?, provider())
             .with_crls(self.revoked()?)
             .build()
-            .map_err(|error| self.failed("ca-cert.pem", error.to_string()))?;
+            .map_err(|error| self.unverifiable(&error))?;
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .expect("the provider has ciphers for every version")
             .with_webpki_verifier(verifier);
-        if !self.path("client-cert.pem").exists() {
+        if !self.is_there("client-cert.pem") {
             return Ok(Arc::new(builder.with_no_client_auth()));
         }
         let (certificates, key) = self.own("client")?;
@@ -98,8 +98,22 @@ impl Credentials {
         self.directory.join(name)
     }
 
+    /// A link that leads nowhere is there, too: what it should lead to is missed by whoever reads it.
+    fn is_there(&self, name: &str) -> bool {
+        let found = self.path(name).symlink_metadata();
+        !found.is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    }
+
     fn failed(&self, name: &str, why: String) -> CredentialsError {
         CredentialsError { path: self.path(name), why }
+    }
+
+    /// Nobody can be verified by these authorities, or by these lists of whom they have revoked.
+    fn unverifiable(&self, error: &VerifierBuilderError) -> CredentialsError {
+        match error {
+            VerifierBuilderError::InvalidCrl(_) => self.failed("ca-crl.pem", error.to_string()),
+            _ => self.failed("ca-cert.pem", error.to_string()),
+        }
     }
 
     /// The certificate of one side and its chain, and their key.
@@ -115,7 +129,7 @@ impl Credentials {
     fn authorities(&self) -> Result<Arc<RootCertStore>, CredentialsError> {
         let name = "ca-cert.pem";
         let mut roots = RootCertStore::empty();
-        for certificate in self.all::<CertificateDer>(name, "certificate")? {
+        for certificate in self.all::<CertificateDer>(name, "certificate of who signs")? {
             roots.add(certificate).map_err(|error| self.failed(name, error.to_string()))?;
         }
         Ok(Arc::new(roots))
@@ -123,7 +137,7 @@ impl Credentials {
 
     fn revoked(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, CredentialsError> {
         let name = "ca-crl.pem";
-        if self.path(name).exists() { self.all(name, "list of revoked certificates") } else { Ok(Vec::new()) }
+        if self.is_there(name) { self.all(name, "list of revoked certificates") } else { Ok(Vec::new()) }
     }
 
     /// All items of a file, which are not none.
@@ -140,11 +154,24 @@ impl Credentials {
 fn told(error: pem::Error, what: &str) -> String {
     match error {
         pem::Error::NoItemsFound => format!("it holds no {what} in PEM"),
+        pem::Error::Io(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            format!("{error}; it must hold a {what} in PEM")
+        }
         pem::Error::Io(error) => error.to_string(),
         error => format!("it holds no {what} in PEM: {error}"),
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(ring::default_provider())
+/// Ciphers under which a connection may last as long as it likes.
+///
+/// A key of AES-GCM is good for 2²⁴ records (256 GiB, or 64 GiB of replies of 4 KiB). TLS 1.3 changes keys on the way; TLS 1.2 cannot,
+/// and rustls closes the connection. There ChaCha20-Poly1305 is left, which has no such limit and which GnuTLS, and so QEMU, nbdkit and
+/// libnbd, have offered since 2015.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.retain(|suite| match suite {
+        SupportedCipherSuite::Tls13(_) => true,
+        SupportedCipherSuite::Tls12(suite) => suite.common.confidentiality_limit == u64::MAX,
+    });
+    Arc::new(provider)
 }

@@ -37,7 +37,7 @@ pub(crate) use outbox::Outbox;
 pub use outbox::Slices;
 pub use reply::{Chunk, Head, ReplyHeader, ReplyStyle, simple_reply};
 pub use request::{Command, CommandFlags, RequestHeader, RequestStyle};
-pub(crate) use tls::{Opened, Tls};
+pub(crate) use tls::{Opened, Tls, in_words as tls_in_words};
 pub use tls::{SEALED_MAX, Side, Spaces};
 pub use uri::{NbdServer, NbdTls, NbdUri, UriError};
 

@@ -12,7 +12,9 @@ use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection,
+};
 use smallvec::SmallVec;
 
 use super::{Intake, Slices};
@@ -158,6 +160,37 @@ impl Tls {
     pub(crate) fn write_to(&mut self, socket: &mut impl Write) -> io::Result<usize> {
         self.session.write_tls(socket)
     }
+}
+
+/// Why a client has no TLS with a server, and what would mend it.
+pub(crate) fn in_words(error: &Error) -> String {
+    let advice = match error {
+        Error::InvalidCertificate(why) => match why {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "; ca-cert.pem of ?tls-certificates=DIR must hold the certificate of who signed the server's"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "; if that is the right server, say by ?tls-hostname=NAME what its certificate calls it"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "; the server needs a new server-cert.pem"
+            }
+            CertificateError::Revoked => "; ca-crl.pem of ?tls-certificates=DIR names it",
+            _ => "",
+        },
+        Error::AlertReceived(
+            AlertDescription::CertificateRequired
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::HandshakeFailure,
+        ) => {
+            "; the server may want a certificate that it knows the signer of: put client-cert.pem and client-key.pem into the \
+             directory of ?tls-certificates=DIR"
+        }
+        _ => "",
+    };
+    format!("{error}{advice}")
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::nbd::{Client, ClientError, NbdServer, Opened, Side, Tls};
+use crate::nbd::{Client, ClientError, NbdServer, Opened, Side, Tls, tls_in_words};
+
+/// Reads of one pump, at the most: a server that never stops sending is left for the next one, and others get their turn.
+const READS_MAX: usize = 16;
 
 /// Where a server is found; a name is looked up once, when its disk is opened.
 #[derive(Clone, Debug)]
@@ -172,7 +175,10 @@ impl Line {
     }
 
     fn receive(&mut self) -> Result<(), Break> {
-        while self.client.error().is_none() {
+        for _ in 0..READS_MAX {
+            if self.client.error().is_some() {
+                break;
+            }
             let (read, room) = match &mut self.tls {
                 None => {
                     let mut spaces = self.client.spaces();
@@ -216,7 +222,7 @@ impl Line {
                     Err(error) => {
                         // The server may take what it is told of the reason.
                         let _ = tls.write_to(&mut self.socket);
-                        self.client.tls_failed(error.to_string());
+                        self.client.tls_failed(tls_in_words(&error));
                     }
                 }
             }

@@ -1,7 +1,8 @@
 //! Servers that die, fall silent, forget, and come back as others; the bank in real time.
 
 use std::io::{Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::block::Payload;
 use crate::export::nbd::{self, Connection, Export, Work};
-use crate::nbd::Side;
+use crate::nbd::{ClientOption, Greeting, HandshakeFlags, Info, InfoQuery, OptionReply, Side};
 
 const SECTORS: u64 = 4096;
 const OPTIONS: NbdOptions =
@@ -73,7 +74,7 @@ impl Server {
 }
 
 /// One client, until it goes or orders say so.
-fn serve(mut stream: UnixStream, orders: &Mutex<Orders>, sectors: u64) {
+fn serve(mut stream: impl Read + Write, orders: &Mutex<Orders>, sectors: u64) {
     let export = Export::new("", "", Limits::of_disk(Sectors(sectors)), false);
     let mut connection = Connection::new(Rc::new(export), nbd::Secrecy::None, Instant::START);
     loop {
@@ -295,6 +296,46 @@ fn a_server_that_stays_away_is_given_up_and_a_later_request_finds_it_again() {
     assert!(took >= OPTIONS.outage_max && took < OPTIONS.outage_max * 3, "{took:?}");
     std::fs::rename(server.path.with_extension("away"), &server.path).unwrap();
     assert_eq!(rig.read(8), Ok(0));
+}
+
+/// The first takes connections and says nothing: at first, and when the connection is made anew.
+#[test]
+fn a_name_with_several_addresses_is_tried_at_all_of_them() {
+    let server = Server::start();
+    let [silent, good] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let address = Address::Tcp([&silent, &good].map(|listener| listener.local_addr().unwrap()).to_vec());
+    let orders = Arc::clone(&server.orders);
+    std::thread::spawn(move || good.incoming().for_each(|stream| serve(stream.unwrap(), &orders, SECTORS)));
+    let mut bank = NbdBank::new(OPTIONS).unwrap();
+    bank.open_at(&"nbd://two.example/".parse().unwrap(), address, false).unwrap();
+    let mut rig = Rig { bank, started: std::time::Instant::now(), next: 0 };
+    assert_eq!(rig.write(8, 7, Durability::Fua), Ok(()));
+    server.order(|orders| orders.dies_after = Some(0));
+    assert_eq!(rig.read(8), Ok(7));
+}
+
+/// It tells of its export for ever, faster than anybody listens.
+#[test]
+fn a_server_that_floods_is_given_up_in_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut beginning = Greeting { flags: HandshakeFlags::FIXED_NEWSTYLE }.encode().to_vec();
+        beginning.extend(OptionReply::Ack.encode(ClientOption::ExtendedHeaders.number()));
+        let go = ClientOption::Go(InfoQuery { export: String::new(), wanted: Vec::new() }).number();
+        let told = OptionReply::Info(Info::Description("x".repeat(1000))).encode(go).repeat(1000);
+        let mut sent = stream.write_all(&beginning);
+        while sent.is_ok() {
+            sent = stream.write_all(&told);
+        }
+    });
+    let mut bank = NbdBank::new(OPTIONS).unwrap();
+    let begun = std::time::Instant::now();
+    let uri = NbdUri { server: NbdServer::Unix(path), export: String::new(), tls: None };
+    let error = bank.open(&uri, false).unwrap_err().to_string();
+    assert!(error.contains("does not answer within") && begun.elapsed() < OPTIONS.outage_max * 5, "{error}");
 }
 
 #[test]

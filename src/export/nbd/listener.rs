@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::net::{AddressFamily, SocketFlags, accept_with, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use thiserror::Error;
@@ -164,6 +164,10 @@ impl Listener {
 fn take_over(this: Pid, descriptor: i32) -> std::io::Result<Listener> {
     let process = pidfd_open(this, PidfdFlags::empty())?;
     let socket = pidfd_getfd(process, descriptor, PidfdGetfdFlags::empty())?;
+    // SAFETY: it was open a moment ago, and nobody here closes what was handed over.
+    let original = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    // Whoever hands sockets over leaves them to children as well.
+    rustix::io::fcntl_setfd(original, FdFlags::CLOEXEC)?;
     if !sockopt::socket_acceptconn(&socket)? {
         return Err(std::io::Error::other(format!("descriptor {descriptor} does not listen")));
     }
@@ -190,6 +194,8 @@ impl AsFd for Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     #[test]
@@ -203,6 +209,16 @@ mod tests {
             assert_eq!(parse(word), None, "{word}");
         }
         assert!(!parse("tcp:0.0.0.0:1").unwrap().is_private() && parse("tcp:[::1]:1").unwrap().is_private());
+    }
+
+    #[test]
+    fn a_socket_that_was_handed_over_is_not_handed_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        rustix::io::fcntl_setfd(&listener, FdFlags::empty()).unwrap();
+        let taken = take_over(getpid(), listener.as_raw_fd()).unwrap();
+        assert_eq!(taken.endpoint(), &Endpoint::Tcp(listener.local_addr().unwrap()));
+        assert_eq!(rustix::io::fcntl_getfd(&listener).unwrap(), FdFlags::CLOEXEC);
+        assert_eq!(rustix::io::fcntl_getfd(&taken).unwrap(), FdFlags::CLOEXEC);
     }
 
     #[test]

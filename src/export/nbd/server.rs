@@ -207,7 +207,8 @@ impl FrontEnd for Server {
     fn ready(&mut self, ready: Ready) {
         let token = ready.token as usize;
         if let Some(waiting) = self.waiting.get_mut(token) {
-            *waiting = true;
+            // What was told before the listeners went is of nobody any more.
+            *waiting = !self.stopping;
             return;
         }
         let key = token - self.waiting.len();

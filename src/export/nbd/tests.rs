@@ -569,3 +569,16 @@ proptest! {
         prop_assert!(world.connection.is_over());
     }
 }
+
+/// The kernel told of somebody at the door, and the door was closed meanwhile.
+#[test]
+fn what_is_told_of_a_listener_that_is_gone_keeps_nobody_awake() {
+    use crate::reactor::{FrontEnd, Ready};
+    let listener = Listener::bind(&"tcp:127.0.0.1:0".parse().unwrap()).unwrap();
+    let export = Export::new("lab", "", Limits::of_disk(Sectors(8)), false);
+    let mut server = Server::new(export, vec![listener], None);
+    server.stop();
+    server.ready(Ready { token: 0, readable: true, writable: false, ended: false });
+    assert_eq!(server.next_deadline(), None);
+    assert!(server.is_stopped());
+}

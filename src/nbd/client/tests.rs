@@ -265,6 +265,80 @@ fn a_server_that_says_something_wrong_loses_nobodys_request() {
     }
 }
 
+fn greeting_bytes() -> Vec<u8> {
+    Greeting { flags: HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES }.encode().to_vec()
+}
+
+/// A server's replies up to the transmission, in the extended style.
+fn export_bytes() -> Vec<u8> {
+    let facts = Info::Export { size: 1 << 20, flags: TransmissionFlags::HAS_FLAGS };
+    let go = ClientOption::Go(InfoQuery { export: String::new(), wanted: Vec::new() }).number();
+    let mut bytes = OptionReply::Ack.encode(ClientOption::ExtendedHeaders.number());
+    bytes.extend(OptionReply::Info(facts).encode(go));
+    bytes.extend(OptionReply::Ack.encode(go));
+    bytes
+}
+
+fn hear(client: &mut Client, mut bytes: &[u8]) {
+    while !bytes.is_empty() && client.error().is_none() {
+        let taken = fill(client.spaces(), bytes);
+        client.received(taken);
+        bytes = &bytes[taken..];
+    }
+}
+
+/// A read of three sectors, into a buffer that held something: answered by up to three chunks, of data and holes in turn, wherever they
+/// lie.
+#[test]
+fn a_read_is_done_when_each_of_its_bytes_was_sent_once() {
+    let places: Vec<(u64, u64)> = (0..3).flat_map(|from| (1..=3 - from).map(move |length| (from, length))).collect();
+    let one_more = |chunks: &Vec<(u64, u64)>| -> Vec<Vec<(u64, u64)>> {
+        places.iter().map(|place| [&chunks[..], &[*place]].concat()).collect()
+    };
+    let mut replies = vec![Vec::new()];
+    for count in 0..3 {
+        let longest: Vec<_> = replies.iter().filter(|chunks: &&Vec<_>| chunks.len() == count).cloned().collect();
+        replies.extend(longest.iter().flat_map(one_more));
+    }
+    for chunks in replies.iter().filter(|chunks| !chunks.is_empty()) {
+        let mut client = Client::new("", false);
+        hear(&mut client, &greeting_bytes());
+        hear(&mut client, &export_bytes());
+        let mut buf = Buf::zeroed(3 * 512);
+        buf.copy_from(&[0xee; 3 * 512]);
+        client.submit(0, extent(0, 3), Op::Read(buf));
+        let mut expected = [None; 3];
+        let mut is_sound = true;
+        for (at, (from, length)) in chunks.iter().enumerate() {
+            let (is_data, is_last) = (at % 2 == 0, at + 1 == chunks.len());
+            let (offset, bytes) = (from * 512, *length as u32 * 512);
+            let chunk = match is_data {
+                true => Chunk::Data { offset, length: bytes },
+                false => Chunk::Hole { offset, length: bytes },
+            };
+            hear(&mut client, &chunk.encode(ReplyStyle::Extended, 0, 0, is_last));
+            let byte = if is_data { at as u8 + 1 } else { 0 };
+            if is_data {
+                hear(&mut client, &vec![byte; bytes as usize]);
+            }
+            for sector in &mut expected[*from as usize..(from + length) as usize] {
+                is_sound &= sector.replace(byte).is_none();
+            }
+        }
+        is_sound &= expected.iter().all(Option::is_some);
+        match client.next_done() {
+            Some((0, Op::Read(buf), Ok(()))) if is_sound => {
+                let sectors: Vec<Option<u8>> = buf.to_vec().chunks(512).map(|sector| Some(sector[0])).collect();
+                assert_eq!(sectors, expected, "{chunks:?}");
+            }
+            None if !is_sound => {
+                assert_eq!(client.error(), Some(&ClientError::Violation(Violation::Malformed)), "{chunks:?}");
+            }
+            done => panic!("{chunks:?}: {done:?}"),
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_end_the_connection_or_leave_it_waiting(
@@ -273,29 +347,18 @@ proptest! {
         let mut client = Client::new("", false);
         let mut stream = Vec::new();
         if greeting {
-            stream.extend(Greeting { flags: HandshakeFlags::FIXED_NEWSTYLE | HandshakeFlags::NO_ZEROES }.encode());
+            stream.extend(greeting_bytes());
         }
         if export {
-            let facts = Info::Export { size: 1 << 20, flags: TransmissionFlags::HAS_FLAGS };
-            stream.extend(OptionReply::Ack.encode(ClientOption::ExtendedHeaders.number()));
-            let go = ClientOption::Go(InfoQuery { export: String::new(), wanted: Vec::new() }).number();
-            stream.extend(OptionReply::Info(facts).encode(go));
-            stream.extend(OptionReply::Ack.encode(go));
+            stream.extend(export_bytes());
         }
-        let feed = |client: &mut Client, mut bytes: &[u8]| {
-            while !bytes.is_empty() && client.error().is_none() {
-                let taken = fill(client.spaces(), bytes);
-                client.received(taken);
-                bytes = &bytes[taken..];
-            }
-        };
-        feed(&mut client, &stream);
+        hear(&mut client, &stream);
         if client.export().is_some() {
             client.submit(0, extent(0, 8), Op::Read(Buf::zeroed(4096)));
             let reply = Chunk::Data { offset: 0, length: length.max(1) }.encode(ReplyStyle::Extended, 0, 0, kind % 2 == 0);
-            feed(&mut client, &reply);
+            hear(&mut client, &reply);
         }
-        feed(&mut client, &bytes);
+        hear(&mut client, &bytes);
         prop_assert!(client.unfinished().len() <= 1);
     }
 }

@@ -222,7 +222,8 @@ fn a_server_that_is_signed_by_nobody_known_is_not_spoken_to() {
     let mut world = World::new(7, ours.path(), Secrecy::Offered, false);
     world.server_config = Credentials::of(theirs.path()).server(false).unwrap();
     world.run(|world| world.client.error.is_some());
-    assert!(world.client.error.unwrap().to_string().contains("certificate"));
+    let told = in_words(&world.client.error.unwrap());
+    assert!(told.contains("certificate") && told.contains("ca-cert.pem"), "{told}");
 }
 
 #[test]
@@ -235,6 +236,36 @@ fn a_client_that_has_to_show_a_certificate_and_has_another_ones_is_turned_away()
     world.client_config = Credentials::of(ours.path()).client().unwrap();
     world.run(|world| world.server.error.is_some());
     assert!(world.server.side.handshake_until().is_some());
+}
+
+#[test]
+fn a_client_that_shows_nothing_is_told_what_it_could_show() {
+    let certificates = certificates();
+    let mut world = World::new(7, certificates.path(), Secrecy::Required, true);
+    std::fs::remove_file(certificates.path().join("client-cert.pem")).unwrap();
+    world.client_config = Credentials::of(certificates.path()).client().unwrap();
+    world.run(|world| world.client.error.is_some());
+    let told = in_words(&world.client.error.unwrap());
+    assert!(told.contains("client-cert.pem"), "{told}");
+}
+
+#[test]
+fn a_server_of_another_name_can_be_meant_all_the_same() {
+    let told = in_words(&Error::InvalidCertificate(CertificateError::NotValidForName));
+    assert!(told.contains("?tls-hostname=NAME"), "{told}");
+}
+
+/// A connection carries more than 2²⁴ records.
+#[test]
+fn no_cipher_is_offered_under_which_a_connection_must_end() {
+    let suites = crate::nbd::credentials::provider().cipher_suites.clone();
+    let limit_of = |suite: &rustls::SupportedCipherSuite| match suite {
+        rustls::SupportedCipherSuite::Tls12(suite) => Some(suite.common.confidentiality_limit),
+        rustls::SupportedCipherSuite::Tls13(_) => None,
+    };
+    let limits: Vec<u64> = suites.iter().filter_map(limit_of).collect();
+    assert!(!limits.is_empty() && limits.iter().all(|limit| *limit == u64::MAX), "{suites:?}");
+    assert!(limits.len() < suites.len(), "TLS 1.3 is offered, too");
 }
 
 #[test]
@@ -263,7 +294,16 @@ fn what_is_wrong_with_a_directory_is_said_of_the_file() {
     let at = |name: &str| directory.path().join(name);
     std::fs::write(at("ca-crl.pem"), "no list").unwrap();
     assert!(server(true).contains("ca-crl.pem: it holds no list"), "{}", server(true));
+    std::fs::write(at("ca-crl.pem"), "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n").unwrap();
+    assert!(server(true).contains("ca-crl.pem: "), "{}", server(true));
     std::fs::remove_file(at("ca-crl.pem")).unwrap();
+    std::os::unix::fs::symlink(at("nowhere"), at("ca-crl.pem")).unwrap();
+    assert!(server(true).contains("ca-crl.pem: No such file"), "{}", server(true));
+    std::fs::remove_file(at("ca-crl.pem")).unwrap();
+    std::fs::rename(at("client-cert.pem"), at("away")).unwrap();
+    std::os::unix::fs::symlink(at("nowhere"), at("client-cert.pem")).unwrap();
+    let client = Credentials::of(directory.path()).client().map(|_| ()).unwrap_err().to_string();
+    assert!(client.contains("client-cert.pem: No such file"), "{client}");
     std::fs::copy(at("client-key.pem"), at("server-key.pem")).unwrap();
     assert!(server(false).contains("server-key.pem"), "{}", server(false));
     std::fs::write(at("server-key.pem"), "-----BEGIN RUBBISH-----\n").unwrap();
