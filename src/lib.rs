@@ -19,7 +19,7 @@
 //!            │                                       │
 //!         Volatile (forgets what was not flushed)    │
 //!            │                                       │
-//!   mmap │ file │ uring │ overlay │ nbd           SimBank  (volatile caches, power cuts)
+//!   mmap │ file │ uring │ overlay │ nbd │ paths   SimBank  (volatile caches, power cuts)
 //! ```
 //!
 //! # Where things are
@@ -28,7 +28,7 @@
 //! |---|---|
 //! | [`block`] | the ground: addresses, payloads, requests, the `Bank` interface |
 //! | [`parity`] | P and Q over byte slices, in every kernel the processor has |
-//! | [`disk`] | leaves: memory, image files, block devices, exports of NBD servers, overlays; faults and volatile caches as layers |
+//! | [`disk`] | leaves: memory, image files, block devices, exports of NBD servers by one path or several, overlays; faults and volatile caches as layers |
 //! | [`fabric`] | many paths to a logical unit: components, transports and their timers; an emulated one in virtual time |
 //! | [`multipath`] | one device out of them, in dm-multipath's words: groups, selectors, checkers, failback, queueing |
 //! | [`raid`] | geometry, planner, array, control path, background work, md metadata |

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!   requests -> Reactor -> Paths -> Array -> Paths -> Fault -> Volatile -> Leaves ─┬─ Leaf (mmap | file | io_uring | overlay) -> images, devices
-//!                                                                                   └─ NbdBank -> exports of servers
+//!                                                                                   ├─ NbdBank -> exports of servers
+//!                                                                                   └─ Multipath -> NbdPaths -> exports by several paths
 //! ```
 //!
-//! Where a lab has no paths, there is nothing in their place. The fault layer is what the array sees of a disk, so a cache that forgets lies below it: a flush that a fault swallows
-//! never reaches the cache.
+//! Where a lab has no paths, there is nothing in their place. The fault layer is what is seen of a disk, so a cache that
+//! forgets lies below it: a flush that a fault swallows never reaches the cache.
 //!
 //! A lab is opened by one process at a time, which holds a lock on its directory. Looking at one needs no lock:
 //! superblocks are read as they stand on the disks.
@@ -341,6 +342,8 @@ pub struct Stack {
     pub remarks: Vec<Remark>,
     /// Why the disks are not reached as `lab.toml` says, if so.
     pub fallback: Option<String>,
+    /// What there is to say about how disks were reached.
+    pub notes: Vec<String>,
     /// The array, and what drives it.
     pub reactor: Reactor<Volume>,
 }
@@ -366,6 +369,7 @@ impl Stack {
         for disk in &lab.config.disks {
             disks.push(open_disk(&lab, &mut leaves, disk)?);
         }
+        let notes = leaves.drain_remarks();
         let mut bank = Volatile::new(leaves);
         for (disk, config) in disks.iter().zip(&lab.config.disks) {
             if let (Some(device), Cache::Volatile) = (disk.device, config.cache) {
@@ -398,7 +402,7 @@ impl Stack {
         let members = reached(reactor.into_stack(), &lab.config, PathsAt::is_under, &units);
         let array = Array::start(members, geometry, start, sync);
         let volume = reached(array, &lab.config, PathsAt::is_over, &[VOLUME]);
-        Ok(Stack { lab, disks, remarks, fallback, reactor: Reactor::new(volume) })
+        Ok(Stack { lab, disks, remarks, fallback, notes, reactor: Reactor::new(volume) })
     }
 
     /// The array.

@@ -19,7 +19,8 @@ const KNOWS: &[(&str, &[&str])] = &[
     ("drawing", &[]),
     ("units", &[]),
     ("nbd", &["block"]),
-    ("disk", &["block", "parity", "nbd"]),
+    // Connections to servers are the paths of a fabric.
+    ("disk", &["block", "parity", "nbd", "fabric"]),
     ("raid", &["block", "parity"]),
     ("fabric", &["block", "nbd"]),
     // A map stands on the paths of a fabric, whichever it is.

@@ -23,6 +23,7 @@ mod mount;
 mod nbd;
 mod nbd_matrix;
 mod nbd_member;
+mod nbd_paths;
 mod nbd_tls;
 mod paths;
 mod scenarios;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         control::trials(),
         nbd_matrix::trials(),
         nbd_member::trials(),
+        nbd_paths::trials(),
         nbd_tls::trials(),
         mount::trials(),
     ];

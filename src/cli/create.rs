@@ -65,7 +65,8 @@ pub struct CreateArgs {
     /// paths), or both
     #[arg(long, value_parser = ["volume", "members", "both"], default_value = "volume", requires = "paths")]
     paths_at: String,
-    /// Files, block devices or NBD exports (nbd://HOST/EXPORT) that exist, instead of new images
+    /// Files, block devices or NBD exports (nbd://HOST/EXPORT) that exist, instead of new images; an export that is
+    /// reached by several paths is 'URI|URI|...'
     #[arg(long, num_args = 1.., value_name = "PATH|URI")]
     members: Vec<PathBuf>,
     /// The array's name
@@ -271,6 +272,11 @@ fn build(
     for ((disk, backing), areas) in given.iter_mut().zip(&backings).zip(&members) {
         write_areas(disk, areas).map_err(|error| Failure::cannot(format!("cannot write {backing}: {error}")))?;
     }
+    drop(given);
+    for backing in backings.iter().filter(|backing| matches!(backing, Backing::Paths(_))) {
+        // Now that something is on it, each of its paths has to show that.
+        BareDisk::look(backing).map_err(|error| Failure::cannot(error.to_string()))?;
+    }
     config::finish(&args.lab).map_err(cannot)?;
     let spares = match args.spares {
         0 => String::new(),
@@ -371,6 +377,10 @@ pub fn existing_backing(word: &Path, directory: &Path) -> Result<Backing, Failur
     match Backing::named(word).map_err(|error| Failure::usage(error.to_string()))? {
         Backing::File(path) => Ok(Backing::File(directory.join(path).canonicalize().map_err(cannot)?)),
         Backing::Nbd(uri) => uri.within(directory).absolute().map(Backing::Nbd).map_err(cannot),
+        Backing::Paths(uris) => {
+            let whole = uris.into_iter().map(|uri| uri.within(directory).absolute());
+            whole.collect::<Result<_, _>>().map(Backing::Paths).map_err(cannot)
+        }
     }
 }
 

@@ -205,6 +205,6 @@ fn limits_of(lab: &Lab, name: &str) -> Result<Limits, Failure> {
             let options = ImageOptions { read_only: true, ..ImageOptions::default() };
             Ok(Image::open(path, options).map_err(|error| Failure::cannot(error.to_string()))?.limits())
         }
-        Backing::Nbd(_) => Ok(BareDisk::look(&backing).map_err(|error| cannot(&error))?.limits()),
+        Backing::Nbd(_) | Backing::Paths(_) => Ok(BareDisk::look(&backing).map_err(|error| cannot(&error))?.limits()),
     }
 }

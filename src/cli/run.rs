@@ -32,6 +32,9 @@ pub fn open(lab: &Path, options: OpenOptions, manner: Manner) -> Result<Stack, F
     for disk in stack.disks.iter().filter(|disk| disk.trouble.is_some()) {
         manner.hint(&format!("note: {}: {}", disk.name, disk.trouble.as_deref().unwrap_or_default()));
     }
+    for note in &stack.notes {
+        manner.hint(&format!("note: {note}"));
+    }
     for remark in &stack.remarks {
         if let Some(line) = remark_line(remark, |device| stack.name_of(device).to_owned()) {
             manner.hint(&line);

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
 use signal_hook::consts::SIGCHLD;
+use uuid::Uuid;
 
 use super::run::{self, stop_flag};
 use super::serving::{Next, Serving};
@@ -222,7 +223,8 @@ fn export_of(args: &ServeArgs, stack: &Stack) -> Export {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let geometry = stack.array().geometry();
     let description = format!("{} of {} disks", geometry.level(), geometry.raid_disks());
-    Export::new(&name, &description, stack.array().limits(VOLUME), args.read_only)
+    let export = Export::new(&name, &description, stack.array().limits(VOLUME), args.read_only);
+    Export { server: Some(Uuid::new_v4().as_u128()), ..export }
 }
 
 /// A command that the volume is served for.

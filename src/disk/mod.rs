@@ -2,7 +2,7 @@
 //!
 //! [`MmapBank`] is the default for image files, [`UringBank`] for block devices and honest
 //! measurements, [`FileBank`] stands in where `io_uring` is switched off, [`MemBank`] needs no files.
-//! [`NbdBank`] speaks to servers, here or on other machines.
+//! [`NbdBank`] speaks to servers, here or on other machines; [`NbdPaths`] does by several connections at a time.
 //! [`OverlayBank`] reads originals that it never writes, and keeps what is written beside them. [`Fault`] is a
 //! layer over any of them that fails in chosen ways, [`Volatile`] one whose disks forget what was not flushed when the
 //! power is cut.
@@ -33,7 +33,7 @@ pub use image::{Image, ImageError, ImageOptions, Space};
 pub use locked::{Holder, LockedFile, Sharing};
 pub use mem::MemBank;
 pub use mmap::MmapBank;
-pub use nbd::{NbdBank, NbdDiskError, NbdOptions};
+pub use nbd::{NbdBank, NbdDiskError, NbdOptions, NbdPathOptions, NbdPaths};
 pub use overlay::{
     OriginalChange, OverlayBank, OverlayError, OverlayStatus, overlay_beside, overlay_commit, overlay_discard,
     overlay_status,

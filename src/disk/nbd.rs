@@ -20,16 +20,19 @@
 //!
 //! An export has no lock: that nobody else writes to it is the business of whoever runs the server.
 
+mod cache;
 mod line;
+mod paths;
 #[cfg(test)]
 mod tests;
+
+pub use paths::{NbdPathOptions, NbdPaths};
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rangemap::RangeSet;
 use rustix::event::epoll::{self, Event};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -40,8 +43,11 @@ use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
     RequestId, Sectors, Wakeups,
 };
-use crate::nbd::{ClientError, Credentials, CredentialsError, ExportFacts, NbdServer, NbdUri, TransmissionFlags};
-use line::{Address, Break, Line, Secrecy};
+use crate::nbd::{
+    ClientError, Credentials, CredentialsError, ExportFacts, NbdServer, NbdUri, Session, TransmissionFlags,
+};
+use cache::{Flush, ServerCache};
+use line::{Address, Break, Destination, Line, Secrecy};
 
 /// How patient a bank is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,6 +142,16 @@ pub enum NbdDiskError {
         /// The export.
         uri: Box<NbdUri>,
     },
+    /// Two paths do not lead to one disk.
+    #[error("{uri} and {other} are not paths to one disk: {why}")]
+    Misfit {
+        /// An export.
+        uri: Box<NbdUri>,
+        /// Another.
+        other: Box<NbdUri>,
+        /// How they differ.
+        why: &'static str,
+    },
     /// It has no sector.
     #[error("{uri} holds {bytes} bytes, {needed} are needed")]
     TooSmall {
@@ -158,9 +174,7 @@ pub enum NbdDiskError {
 
 #[derive(Debug)]
 struct Disk {
-    uri: NbdUri,
-    address: Address,
-    secrecy: Option<Secrecy>,
+    to: Destination,
     facts: ExportFacts,
     limits: Limits,
     link: Link,
@@ -185,26 +199,6 @@ struct Asked {
     is_write: bool,
     since: Instant,
     flush: Option<Flush>,
-}
-
-/// What a flush under way is about.
-#[derive(Debug)]
-struct Flush {
-    /// Sectors it makes durable.
-    covers: RangeSet<u64>,
-    /// Some of what it should cover may be lost.
-    is_in_doubt: bool,
-}
-
-/// What is known of the cache of a server.
-#[derive(Default, Debug)]
-struct ServerCache {
-    /// Sectors that were acknowledged and not flushed.
-    unflushed: RangeSet<u64>,
-    /// Those that a server which has gone may have taken with it.
-    doubtful: RangeSet<u64>,
-    /// No flush has told yet.
-    is_in_doubt: bool,
 }
 
 #[derive(Debug)]
@@ -242,32 +236,15 @@ impl NbdBank {
 
     /// Adds the disk that an export is. Waits for its server, for a while.
     pub fn open(&mut self, uri: &NbdUri, read_only: bool) -> Result<DeviceId, NbdDiskError> {
-        let unreachable = |source: io::Error| NbdDiskError::Unreachable { uri: Box::new(uri.clone()), source };
-        self.open_at(uri, Address::of(&uri.server).map_err(unreachable)?, read_only)
+        let to = Destination::of(uri)?;
+        self.open_at(uri, to, read_only)
     }
 
-    fn open_at(&mut self, uri: &NbdUri, address: Address, read_only: bool) -> Result<DeviceId, NbdDiskError> {
+    fn open_at(&mut self, uri: &NbdUri, to: Destination, read_only: bool) -> Result<DeviceId, NbdDiskError> {
         let token = self.disks.len() as u64;
-        let patience = Patience::of(self.options.outage_max);
-        let secrecy = secrecy_of(uri)?;
-        let mut line = self.reach(uri, &address, secrecy.as_ref(), token, &patience)?;
-        let facts = *line.client.export().expect("the handshake is over");
-        let limits = limits_of(uri, &facts, read_only)?;
-        let extent = Extent::new(Lba(0), PROOF.min(limits.capacity));
-        line.client.submit(PROOF_KEY, extent, Op::Read(Buf::zeroed(extent.length.bytes() as usize)));
-        let told = line.drive(&self.epoll, &patience, |line| line.client.is_idle());
-        if !told.map_err(|why| open_error(uri, why))? {
-            return Err(self.silent(uri));
-        }
-        // A beginning that cannot be read proves nothing, and is the array's to find out.
-        let proof = match line.client.next_done() {
-            Some((_, Op::Read(buf), Ok(()))) => Some((extent, buf.freeze())),
-            _ => None,
-        };
+        let Found { line, facts, limits, proof } = find(uri, &to, None, read_only, (&self.epoll, token), self.options)?;
         self.disks.push(Disk {
-            uri: uri.clone(),
-            address,
-            secrecy,
+            to,
             facts,
             limits,
             link: Link::Up(line),
@@ -282,42 +259,84 @@ impl NbdBank {
         Ok(DeviceId(token as u32))
     }
 
-    /// A line to the export by the first way that leads to it; each has its share of the time that is left.
-    fn reach(
-        &self,
-        uri: &NbdUri,
-        address: &Address,
-        secrecy: Option<&Secrecy>,
-        token: u64,
-        patience: &Patience,
-    ) -> Result<Line, NbdDiskError> {
-        let mut way = 0;
-        loop {
-            let ways_left = address.ways() - way;
-            let share = patience.share(ways_left);
-            let attempt = Line::begin(address, way, &uri.export, secrecy, &self.epoll, token, self.options.request_max)
-                .map_err(Break::System)
-                .and_then(|mut line| {
-                    line.drive(&self.epoll, &share, |line| line.client.export().is_some()).map(|there| (line, there))
-                });
-            match attempt {
-                Ok((line, true)) => return Ok(line),
-                Ok((_, false)) | Err(Break::System(_)) if ways_left > 1 => way += 1,
-                Ok((_, false)) => return Err(self.silent(uri)),
-                Err(why) => return Err(open_error(uri, why)),
-            }
-        }
-    }
-
-    fn silent(&self, uri: &NbdUri) -> NbdDiskError {
-        NbdDiskError::Silent { uri: Box::new(uri.clone()), waited: self.options.outage_max }
-    }
-
     /// Lets go of an export, as soon as what was asked of it is answered; requests that come later fail.
     pub fn close(&mut self, device: DeviceId) {
         let disk = &mut self.disks[device.0 as usize];
         disk.is_closed = true;
         disk.let_go_if_idle();
+    }
+}
+
+/// A connection that was just made, and what it leads to.
+struct Found {
+    line: Line,
+    facts: ExportFacts,
+    limits: Limits,
+    proof: Option<(Extent, Payload)>,
+}
+
+/// Connects to an export for the first time; waits for its server, for a while.
+fn find(
+    uri: &NbdUri,
+    to: &Destination,
+    session: Option<Session>,
+    read_only: bool,
+    (epoll, token): (&OwnedFd, u64),
+    options: NbdOptions,
+) -> Result<Found, NbdDiskError> {
+    let patience = Patience::of(options.outage_max);
+    let mut line = reach(uri, to, session, (epoll, token), &patience, options)?;
+    let facts = *line.client.export().expect("the handshake is over");
+    let limits = limits_of(uri, &facts, read_only)?;
+    let extent = Extent::new(Lba(0), PROOF.min(limits.capacity));
+    line.client.submit(PROOF_KEY, extent, Op::Read(Buf::zeroed(extent.length.bytes() as usize)));
+    let told = line.drive(epoll, &patience, |line| line.client.is_idle());
+    if !told.map_err(|why| open_error(uri, why))? {
+        return Err(silent(uri, options));
+    }
+    // A beginning that cannot be read proves nothing, and is the array's to find out.
+    let proof = match line.client.next_done() {
+        Some((_, Op::Read(buf), Ok(()))) => Some((extent, buf.freeze())),
+        _ => None,
+    };
+    Ok(Found { line, facts, limits, proof })
+}
+
+/// A line to the export by the first way that leads to it; each has its share of the time that is left.
+fn reach(
+    uri: &NbdUri,
+    to: &Destination,
+    session: Option<Session>,
+    (epoll, token): (&OwnedFd, u64),
+    patience: &Patience,
+    options: NbdOptions,
+) -> Result<Line, NbdDiskError> {
+    let mut way = 0;
+    loop {
+        let ways_left = to.ways() - way;
+        let share = patience.share(ways_left);
+        let attempt = Line::begin(to, way, session, epoll, token, options.request_max).map_err(Break::System).and_then(
+            |mut line| line.drive(epoll, &share, |line| line.client.export().is_some()).map(|there| (line, there)),
+        );
+        match attempt {
+            Ok((line, true)) => return Ok(line),
+            Ok((_, false)) | Err(Break::System(_)) if ways_left > 1 => way += 1,
+            Ok((_, false)) => return Err(silent(uri, options)),
+            Err(why) => return Err(open_error(uri, why)),
+        }
+    }
+}
+
+fn silent(uri: &NbdUri, options: NbdOptions) -> NbdDiskError {
+    NbdDiskError::Silent { uri: Box::new(uri.clone()), waited: options.outage_max }
+}
+
+impl Destination {
+    /// Where an export is found; a name is looked up once.
+    fn of(uri: &NbdUri) -> Result<Destination, NbdDiskError> {
+        let address = Address::of(&uri.server)
+            .map_err(|source| NbdDiskError::Unreachable { uri: Box::new(uri.clone()), source })?;
+        Ok(Destination { address, export: uri.export.clone(), secrecy: secrecy_of(uri)? })
     }
 }
 
@@ -440,12 +459,11 @@ impl Disk {
     fn send(&mut self, key: u64, extent: Extent, op: Op) -> Option<Completion> {
         let Link::Up(line) = &mut self.link else { panic!("there is no server to ask") };
         match &op {
-            Op::Read(_) if self.cache.doubtful.overlaps(&extent.range()) => {
+            Op::Read(_) if self.cache.hides(extent) => {
                 return Some(self.complete(key, op, Err(IoError::Medium)));
             }
             Op::Flush => {
-                let covers = std::mem::take(&mut self.cache.unflushed);
-                let flush = Flush { covers, is_in_doubt: self.cache.is_in_doubt };
+                let flush = self.cache.flush_begins();
                 self.asked.get_mut(&key).expect("it was asked").flush = Some(flush);
             }
             _ if op.is_write() => {
@@ -460,22 +478,11 @@ impl Disk {
     /// The server has answered.
     fn answered(&mut self, key: u64, op: Op, mut result: Result<(), IoError>) -> Completion {
         let extent = self.asked[&key].extent;
-        if let Some(Flush { covers, is_in_doubt }) = self.asked.get_mut(&key).and_then(|asked| asked.flush.take()) {
-            if is_in_doubt {
-                self.cache.is_in_doubt = false;
-                result = result.and(Err(IoError::Medium));
-            }
-            if result.is_err() {
-                self.cache.unflushed.extend(covers);
-            }
+        if let Some(flush) = self.asked.get_mut(&key).and_then(|asked| asked.flush.take()) {
+            result = self.cache.flush_ends(flush, result);
         }
         if op.is_write() && result.is_ok() {
-            self.cache.doubtful.remove(extent.range());
-            let is_forced = matches!(op, Op::Write(_, Durability::Fua) | Op::WriteZeroes(Durability::Fua));
-            match is_forced {
-                true => self.cache.unflushed.remove(extent.range()),
-                false => self.cache.unflushed.insert(extent.range()),
-            }
+            self.cache.wrote(extent, is_forced(&op));
             let writes_there = |asked: &&Asked| asked.is_write && asked.extent.overlaps(extent);
             if let Op::Write(payload, Durability::Fua) = &op
                 && payload.len() <= PROOF_BYTES_MAX
@@ -502,10 +509,10 @@ impl Disk {
             let error = if is_late { IoError::Timeout } else { IoError::Transport };
             return self.give_up(Gone::Silent, error, done);
         }
-        let flushes = self.asked.values_mut().filter_map(|asked| asked.flush.take());
-        self.cache.doubtful.extend(flushes.flat_map(|flush| flush.covers));
-        self.cache.doubtful.extend(std::mem::take(&mut self.cache.unflushed));
-        self.cache.is_in_doubt |= !self.cache.doubtful.is_empty();
+        for flush in self.asked.values_mut().filter_map(|asked| asked.flush.take()) {
+            self.cache.flush_is_lost(flush);
+        }
+        self.cache.is_gone();
         // No request waits longer than it may.
         let patience = self.asked.values().next().map(|asked| asked.since + options.request_max);
         let until = (now + options.outage_max).min(patience.unwrap_or(now + options.outage_max));
@@ -563,11 +570,9 @@ impl Disk {
         done: &mut Vec<Completion>,
     ) {
         if outage.line.is_none() && outage.retry_at <= now {
-            let ways = self.address.ways();
+            let ways = self.to.ways();
             let way = outage.attempts as usize % ways;
-            let (export, secrecy) = (&self.uri.export, self.secrecy.as_ref());
-            let begun =
-                Line::begin(&self.address, way, export, secrecy, shared.epoll, token, shared.options.request_max);
+            let begun = Line::begin(&self.to, way, None, shared.epoll, token, shared.options.request_max);
             match begun {
                 Ok(line) => {
                     outage.line = Some(line);
@@ -628,13 +633,23 @@ impl Disk {
     }
 }
 
+/// Whether a write is durable when it is done.
+fn is_forced(op: &Op) -> bool {
+    matches!(op, Op::Write(_, Durability::Fua) | Op::WriteZeroes(Durability::Fua))
+}
+
+/// How long to wait after so many attempts to connect.
+fn retry_delay(attempts: u32) -> Duration {
+    RETRY_MAX.min(RETRY_MIN * (1 << attempts.min(8)))
+}
+
 impl Outage {
     fn new(now: Instant, until: Instant) -> Outage {
         Outage { line: None, line_until: until, attempts: 0, retry_at: now, until }
     }
 
     fn retry_later(&mut self, now: Instant) {
-        self.retry_at = now + RETRY_MAX.min(RETRY_MIN * (1 << self.attempts.min(8)));
+        self.retry_at = now + retry_delay(self.attempts);
         self.attempts += 1;
     }
 }

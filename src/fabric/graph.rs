@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::block::DeviceId;
-use crate::fabric::{PathId, PathInfo};
+use crate::fabric::{Fencing, PathId, PathInfo};
 
 /// What a component is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -138,6 +138,7 @@ impl Graph {
             controller,
             tpg: controller as u16 + 1,
             unit: DeviceId(0),
+            fencing: Fencing::Session,
         });
         self.routes.push(route);
         PathId(number as u16)

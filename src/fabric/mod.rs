@@ -14,6 +14,8 @@
 //! | [`graph`] | components and the paths through them; presets |
 //! | [`transport`] | timers of the initiator's half, by the transport's own names |
 //! | [`emulated`] | such a fabric in virtual time: frames, components that fail, a target with access states |
+//!
+//! A fabric of real connections is [`NbdPaths`](crate::disk::NbdPaths).
 
 pub mod emulated;
 mod frame;
@@ -72,6 +74,19 @@ pub struct PathInfo {
     pub tpg: u16,
     /// The logical unit it leads to.
     pub unit: DeviceId,
+    /// How what a lost nexus may still do is kept from being done.
+    pub fencing: Fencing,
+}
+
+/// What a path can promise of commands that were sent down it and not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fencing {
+    /// Nothing: they may be carried out until the target is seen to have let go of them.
+    None,
+    /// A nexus can be ended on demand, and the target confirms that nothing of it is under way any more.
+    Session,
+    /// The target refuses commands of an older generation of a nexus by itself.
+    Epoch,
 }
 
 /// How a path is asked whether it is well.
@@ -153,6 +168,16 @@ impl fmt::Display for Link {
             Link::Blocked => "blocked",
             Link::FastFailed => "transport-offline",
             Link::Removed => "removed",
+        })
+    }
+}
+
+impl fmt::Display for Fencing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fencing::None => "none",
+            Fencing::Session => "session",
+            Fencing::Epoch => "epoch",
         })
     }
 }

@@ -7,6 +7,7 @@
 //! Once a second a map does what multipathd does: it looks whose check is due, whether a better group is there to go back to,
 //! and how long requests have waited for a path.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use slab::Slab;
@@ -15,7 +16,7 @@ use smallvec::SmallVec;
 use super::map::{Change, Map, Path, PathState, Why, alua_prio};
 use super::selector::{Load, select};
 use super::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, Settings};
-use crate::block::{Bank, Completion, DeviceId, Extent, Instant, IoError, Limits, Op, Request, RequestId};
+use crate::block::{Bank, Completion, DeviceId, Extent, Instant, IoError, Limits, Op, Request, RequestId, Wakeups};
 use crate::fabric::{Event, Fabric, Link, PathId, Probe, Verdict, is_path_error};
 
 #[derive(Clone, Debug)]
@@ -575,5 +576,11 @@ impl<F: Fabric> Bank for Multipath<F> {
         });
         let done = (!self.done.is_empty()).then_some(Instant::START);
         Instant::earliest([self.fabric.next_deadline(), held.min(), done, Some(self.tick_due)])
+    }
+}
+
+impl<F: Fabric + Wakeups> Wakeups for Multipath<F> {
+    fn wakeups(&self) -> Vec<BorrowedFd<'_>> {
+        self.fabric.wakeups()
     }
 }

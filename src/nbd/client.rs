@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A client that is to be encrypted asks for TLS before anything else, and takes no less; what moves its bytes encrypts
-//! them once [`Client::awaits_tls`] says so. The client asks for extended headers, then for structured replies, and takes what it gets; then for the export. A
-//! request goes out at once, in pieces where the server takes less in one; replies come in any order, and a request is
+//! them once [`Client::awaits_tls`] says so. The client asks for extended headers, then for structured replies, and takes what it gets; then for its
+//! session, if it is in one, and for the export. A request goes out at once, in pieces where the server takes less in one; replies come in any order, and a request is
 //! done when its last piece is. Bytes of a read go from the socket into the buffer of the read, but for those that
 //! arrived together with a header.
 //!
@@ -26,8 +26,8 @@ use thiserror::Error;
 
 use super::{
     Chunk, ClientFlags, ClientOption, Command, CommandFlags, Greeting, HandshakeFlags, INTAKE_BYTES, Info, InfoQuery,
-    InfoRequest, Intake, NbdError, OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyHeader, ReplyStyle, RequestHeader,
-    RequestStyle, Side, Slices, Spaces, TransmissionFlags, Violation,
+    InfoRequest, Intake, MetaQuery, NbdError, OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyHeader, ReplyStyle,
+    RequestHeader, RequestStyle, Session, Side, Slices, Spaces, TransmissionFlags, Violation,
 };
 use crate::block::{Buf, Durability, Extent, IoError, Op, Payload};
 
@@ -116,6 +116,9 @@ fn in_words(message: &str) -> String {
 pub struct Client {
     export: String,
     is_to_be_encrypted: bool,
+    session: Option<Session>,
+    /// The server that knows the session.
+    server: Option<u128>,
     phase: Phase,
     style: ReplyStyle,
     intake: Intake,
@@ -138,6 +141,7 @@ enum Phase {
     /// What was asked for last.
     ExtendedHeaders,
     StructuredReply,
+    Session,
     Go(Offer),
     Transmission(ExportFacts),
     Closed(ClientError),
@@ -192,6 +196,8 @@ impl Client {
         Client {
             export: export.to_owned(),
             is_to_be_encrypted,
+            session: None,
+            server: None,
             phase: Phase::Greeting,
             style: ReplyStyle::Simple,
             intake: Intake::new(),
@@ -202,6 +208,17 @@ impl Client {
             cookies: 0,
             done: VecDeque::new(),
         }
+    }
+
+    /// The same, as a connection of a session: older ones of it are to be ended.
+    pub fn in_session(self, session: Session) -> Client {
+        Client { session: Some(session), ..self }
+    }
+
+    /// Which server has taken note of the session, and so has nothing under way of its older connections. None if it knows
+    /// no sessions.
+    pub fn server(&self) -> Option<u128> {
+        self.server
     }
 
     /// What the export is, once the handshake is over and as long as the server keeps to the protocol.
@@ -413,6 +430,14 @@ impl Client {
         self.outbox.head(option.encode().into());
     }
 
+    /// Replies are in chunks from here on, without which there are no metadata contexts.
+    fn ask_for_session(&mut self) {
+        let Some(session) = self.session else { return self.go() };
+        self.phase = Phase::Session;
+        let query = MetaQuery { export: self.export.clone(), queries: vec![session.to_string()] };
+        self.ask(&ClientOption::SetMetaContext(query));
+    }
+
     fn go(&mut self) {
         self.phase = Phase::Go(Offer::default());
         let query = InfoQuery { export: self.export.clone(), wanted: vec![InfoRequest::BlockSize] };
@@ -426,6 +451,7 @@ impl Client {
             Phase::StartTls => ClientOption::StartTls,
             Phase::ExtendedHeaders => ClientOption::ExtendedHeaders,
             Phase::StructuredReply => ClientOption::StructuredReply,
+            Phase::Session => ClientOption::SetMetaContext(MetaQuery { export: String::new(), queries: Vec::new() }),
             _ => ClientOption::Go(InfoQuery { export: String::new(), wanted: Vec::new() }),
         };
         if number != asked.number() {
@@ -436,7 +462,7 @@ impl Client {
             (Phase::StartTls, OptionReply::Refused { message, .. }) => return Err(ClientError::NoTls { message }),
             (Phase::ExtendedHeaders, OptionReply::Ack) => {
                 self.style = ReplyStyle::Extended;
-                self.go();
+                self.ask_for_session();
             }
             (Phase::ExtendedHeaders, OptionReply::Refused { refusal, .. }) if refusal != Refusal::TlsRequired => {
                 self.phase = Phase::StructuredReply;
@@ -444,11 +470,15 @@ impl Client {
             }
             (Phase::StructuredReply, OptionReply::Ack) => {
                 self.style = ReplyStyle::Structured;
-                self.go();
+                self.ask_for_session();
             }
             (Phase::StructuredReply, OptionReply::Refused { refusal, .. }) if refusal != Refusal::TlsRequired => {
                 self.go();
             }
+            (Phase::Session, OptionReply::MetaContext { name, .. }) => {
+                self.server = self.server.or(self.session.and_then(|session| session.server_of(&name)));
+            }
+            (Phase::Session, OptionReply::Ack | OptionReply::Refused { .. }) => self.go(),
             (Phase::Go(offer), OptionReply::Info(Info::Export { size, flags })) => offer.export = Some((size, flags)),
             (Phase::Go(offer), OptionReply::Info(Info::BlockSize { minimum, preferred, maximum })) => {
                 offer.blocks = Some((minimum, preferred, maximum));

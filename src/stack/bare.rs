@@ -4,10 +4,10 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 
-use super::StackError;
+use super::{Leaf, Leaves, StackError};
 use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Limits, Op, Payload, SECTOR_BYTES, Sectors};
 use crate::config::Backing;
-use crate::disk::{Image, ImageOptions, NbdBank, NbdOptions};
+use crate::disk::{FileBank, Image, ImageOptions};
 use crate::reactor::Reactor;
 
 /// An open disk, read and written one piece after the other.
@@ -22,7 +22,7 @@ enum Kind {
         file: File,
         _lock: Option<Image>,
     },
-    Export(Box<Reactor<NbdBank>>, DeviceId),
+    Export(Box<Reactor<Leaves>>, DeviceId),
 }
 
 impl BareDisk {
@@ -35,7 +35,7 @@ impl BareDisk {
                 let limits = Limits::of_disk(Sectors::floor_bytes(bytes));
                 Ok(BareDisk { kind: Kind::File { file, _lock: None }, limits })
             }
-            Backing::Nbd(_) => BareDisk::export(backing, true).map_err(io::Error::other),
+            Backing::Nbd(_) | Backing::Paths(_) => BareDisk::export(backing, true).map_err(io::Error::other),
         }
     }
 
@@ -52,10 +52,10 @@ impl BareDisk {
     }
 
     fn export(backing: &Backing, read_only: bool) -> Result<BareDisk, StackError> {
-        let Backing::Nbd(uri) = backing else { panic!("{backing} is a file") };
-        let mut bank = NbdBank::new(NbdOptions::default())
+        let mut bank = FileBank::new()
+            .and_then(|files| Leaves::new(Leaf::File(files)))
             .map_err(|source| StackError::Bare { backing: Box::new(backing.clone()), source })?;
-        let device = bank.open(uri, read_only)?;
+        let device = bank.open(backing, None, read_only)?;
         let limits = bank.limits(device);
         Ok(BareDisk { kind: Kind::Export(Box::new(Reactor::new(bank)), device), limits })
     }
@@ -131,7 +131,7 @@ fn blocks(extent: Extent, limits: Limits) -> Extent {
     Extent::new(Lba(start), Sectors(extent.end().0.next_multiple_of(block) - start))
 }
 
-fn read_export(reactor: &mut Reactor<NbdBank>, device: DeviceId, whole: Extent) -> io::Result<Vec<u8>> {
+fn read_export(reactor: &mut Reactor<Leaves>, device: DeviceId, whole: Extent) -> io::Result<Vec<u8>> {
     match reactor.request(device, whole, Op::Read(Buf::zeroed(whole.length.bytes() as usize))) {
         (Op::Read(buf), Ok(())) => Ok(buf.to_vec()),
         (_, result) => Err(io::Error::other(result.err().unwrap_or(IoError::Medium))),

@@ -1,24 +1,37 @@
-//! The disks of a lab: images and devices by one backend, and exports of NBD servers beside them.
+//! The disks of a lab: images and devices by one backend, exports of NBD servers beside them, and exports that are reached
+//! by several paths.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
+
+use rustix::event::epoll;
 
 use super::{Leaf, StackError};
 use bytes::Bytes;
 
 use crate::block::{Bank, Completion, DeviceId, Extent, Instant, Limits, Request, Wakeups};
 use crate::config::Backing;
-use crate::disk::{NbdBank, NbdOptions};
+use crate::disk::{NbdBank, NbdOptions, NbdPathOptions, NbdPaths};
+use crate::fabric::Fabric;
+use crate::multipath::Multipath;
+use crate::multipath::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings};
+use crate::nbd::NbdUri;
 
-/// A bank of disks of either kind, numbered in the order they were opened.
+/// A bank of disks of any kind, numbered in the order they were opened.
 pub struct Leaves {
     files: Leaf,
     exports: NbdBank,
+    maps: Vec<Mapped>,
+    /// Readable when one of the maps has something.
+    epoll: OwnedFd,
     /// Where each disk is.
     places: Vec<Place>,
     /// The disk that each file, each export is.
     disks_of_files: Vec<DeviceId>,
     disks_of_exports: Vec<DeviceId>,
+    /// What there is to say about how disks were opened.
+    remarks: Vec<String>,
     /// Scratch.
     done: Vec<(DeviceId, Completion)>,
 }
@@ -27,6 +40,40 @@ pub struct Leaves {
 enum Place {
     File(DeviceId),
     Export(DeviceId),
+    Map(usize),
+}
+
+/// A disk with several paths.
+struct Mapped {
+    disk: DeviceId,
+    /// With the limits it had; none once it was let go of.
+    multipath: Option<Multipath<NbdPaths>>,
+    limits: Limits,
+    under_way: usize,
+    is_closed: bool,
+}
+
+/// The unit of a map that has one.
+const UNIT: DeviceId = DeviceId(0);
+
+/// How a map behaves over connections to NBD servers. Where they cannot be used side by side one is at a time. Sending a
+/// write again waits for the fabric's word that the first has had its day: what a server cannot promise, its paths look
+/// out for themselves.
+fn settings_for(paths: &NbdPaths) -> Settings {
+    Settings {
+        grouping: if paths.can_multi_conn() { Grouping::Multibus } else { Grouping::Failover },
+        selector: SelectorKind::ServiceTime,
+        prio: Prio::Const,
+        failback: Failback::Immediate,
+        // Long enough to find a server again that was started anew; an array does without a member that takes longer.
+        no_path_retry: NoPathRetry::Checks(2),
+        checker: Checker::DirectIo,
+        polling_interval: Duration::from_secs(5),
+        max_polling_interval: Duration::from_secs(20),
+        checker_timeout: NbdPathOptions::default().cmd_timeout,
+        retry_safety: RetrySafety::Fence,
+        queue_bytes_max: 256 << 20,
+    }
 }
 
 impl Leaves {
@@ -35,9 +82,12 @@ impl Leaves {
         Ok(Leaves {
             files,
             exports: NbdBank::new(NbdOptions::default())?,
+            maps: Vec::new(),
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             places: Vec::new(),
             disks_of_files: Vec::new(),
             disks_of_exports: Vec::new(),
+            remarks: Vec::new(),
             done: Vec::new(),
         })
     }
@@ -51,15 +101,58 @@ impl Leaves {
                 self.disks_of_files.push(disk);
                 Place::File(file)
             }
-            Backing::Nbd(_) if overlay.is_some() => return Err(StackError::MixedOverlay),
+            Backing::Nbd(_) | Backing::Paths(_) if overlay.is_some() => return Err(StackError::MixedOverlay),
             Backing::Nbd(uri) => {
                 let export = self.exports.open(uri, read_only)?;
                 self.disks_of_exports.push(disk);
                 Place::Export(export)
             }
+            Backing::Paths(uris) => self.open_paths(disk, uris, read_only)?,
         };
         self.places.push(place);
         Ok(disk)
+    }
+
+    fn open_paths(&mut self, disk: DeviceId, uris: &[NbdUri], read_only: bool) -> Result<Place, StackError> {
+        let (paths, troubles) = NbdPaths::open(uris, read_only, NbdPathOptions::default())?;
+        let watched = paths.wakeups().into_iter().try_for_each(|socket| {
+            epoll::add(&self.epoll, socket, epoll::EventData::new_u64(disk.0.into()), epoll::EventFlags::IN)
+        });
+        watched.map_err(|errno| StackError::Bare {
+            backing: Box::new(Backing::Paths(uris.to_vec())),
+            source: errno.into(),
+        })?;
+        self.remarks.extend(troubles.iter().map(|trouble| format!("{trouble}; its other paths are used")));
+        let (settings, limits) = (settings_for(&paths), paths.limits(UNIT));
+        let multipath = Some(Multipath::new(paths, settings));
+        self.maps.push(Mapped { disk, multipath, limits, under_way: 0, is_closed: false });
+        Ok(Place::Map(self.maps.len() - 1))
+    }
+
+    /// What there is to say about disks that were opened since the last call.
+    pub fn drain_remarks(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// The disks that have several paths.
+    pub fn mapped(&self) -> impl Iterator<Item = DeviceId> {
+        self.maps.iter().filter(|map| map.multipath.is_some()).map(|map| map.disk)
+    }
+
+    /// The paths of a disk, if it has several. They lead to unit 0.
+    pub fn multipath(&self, disk: DeviceId) -> Option<&Multipath<NbdPaths>> {
+        match self.places.get(disk.0 as usize)? {
+            Place::Map(map) => self.maps[*map].multipath.as_ref(),
+            Place::File(_) | Place::Export(_) => None,
+        }
+    }
+
+    /// The paths of a disk, to be managed.
+    pub fn multipath_mut(&mut self, disk: DeviceId) -> Option<&mut Multipath<NbdPaths>> {
+        match self.places.get(disk.0 as usize)? {
+            Place::Map(map) => self.maps[*map].multipath.as_mut(),
+            Place::File(_) | Place::Export(_) => None,
+        }
     }
 
     /// Lets go of a disk: nobody asks it for anything any more.
@@ -67,12 +160,41 @@ impl Leaves {
         match self.places[disk.0 as usize] {
             Place::File(file) => self.files.close(file),
             Place::Export(export) => self.exports.close(export),
+            Place::Map(map) => {
+                self.maps[map].is_closed = true;
+                self.maps[map].let_go_if_idle();
+            }
         }
     }
 
     /// Without exports, files have the numbers of disks.
     fn is_plain(&self) -> bool {
-        self.disks_of_exports.is_empty()
+        self.disks_of_exports.is_empty() && self.maps.is_empty()
+    }
+}
+
+impl Mapped {
+    fn open(&mut self) -> &mut Multipath<NbdPaths> {
+        self.multipath.as_mut().expect("nobody asks a disk that was let go of")
+    }
+
+    fn let_go_if_idle(&mut self) {
+        if self.is_closed && self.under_way == 0 {
+            self.multipath = None;
+        }
+    }
+
+    fn poll(
+        &mut self,
+        now: Instant,
+        scratch: &mut Vec<(DeviceId, Completion)>,
+        done: &mut Vec<(DeviceId, Completion)>,
+    ) {
+        let Some(multipath) = &mut self.multipath else { return };
+        multipath.poll(now, scratch);
+        self.under_way -= scratch.len();
+        done.extend(scratch.drain(..).map(|(_, completion)| (self.disk, completion)));
+        self.let_go_if_idle();
     }
 }
 
@@ -81,6 +203,7 @@ impl Bank for Leaves {
         match self.places[disk.0 as usize] {
             Place::File(file) => self.files.limits(file),
             Place::Export(export) => self.exports.limits(export),
+            Place::Map(map) => self.maps[map].limits,
         }
     }
 
@@ -88,6 +211,10 @@ impl Bank for Leaves {
         match self.places[disk.0 as usize] {
             Place::File(file) => self.files.submit(file, request, now),
             Place::Export(export) => self.exports.submit(export, request, now),
+            Place::Map(map) => {
+                self.maps[map].under_way += 1;
+                self.maps[map].open().submit(UNIT, request, now);
+            }
         }
     }
 
@@ -101,29 +228,33 @@ impl Bank for Leaves {
         done.extend(
             self.done.drain(..).map(|(export, completion)| (self.disks_of_exports[export.0 as usize], completion)),
         );
+        for map in &mut self.maps {
+            map.poll(now, &mut self.done, done);
+        }
     }
 
     fn lend(&mut self, disk: DeviceId, extent: Extent) -> Option<Bytes> {
         match self.places[disk.0 as usize] {
             Place::File(file) => self.files.lend(file, extent),
-            Place::Export(_) => None,
+            Place::Export(_) | Place::Map(_) => None,
         }
     }
 
     fn vouches(&self, disk: DeviceId) -> bool {
         match self.places[disk.0 as usize] {
             Place::File(file) => self.files.vouches(file),
-            Place::Export(_) => true,
+            Place::Export(_) | Place::Map(_) => true,
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        [self.files.next_deadline(), self.exports.next_deadline()].into_iter().flatten().min()
+        let maps = self.maps.iter().filter_map(|map| map.multipath.as_ref()?.next_deadline()).min();
+        Instant::earliest([self.files.next_deadline(), self.exports.next_deadline(), maps])
     }
 }
 
 impl Wakeups for Leaves {
     fn wakeups(&self) -> Vec<BorrowedFd<'_>> {
-        self.files.wakeups().into_iter().chain(self.exports.wakeups()).collect()
+        self.files.wakeups().into_iter().chain(self.exports.wakeups()).chain([self.epoll.as_fd()]).collect()
     }
 }

@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use crate::nbd::{Client, ClientError, NbdServer, Opened, Side, Tls, tls_in_words};
+use crate::nbd::{Client, ClientError, NbdServer, Opened, Session, Side, Tls, tls_in_words};
 
 /// Reads of one pump, at the most: a server that never stops sending is left for the next one, and others get their turn.
 const READS_MAX: usize = 16;
@@ -37,10 +37,20 @@ impl Address {
             },
         }
     }
+}
 
+/// What a line leads to, and how.
+#[derive(Clone, Debug)]
+pub(super) struct Destination {
+    pub(super) address: Address,
+    pub(super) export: String,
+    pub(super) secrecy: Option<Secrecy>,
+}
+
+impl Destination {
     /// How many different attempts there are.
     pub(super) fn ways(&self) -> usize {
-        match self {
+        match &self.address {
             Address::Tcp(addresses) => addresses.len(),
             Address::Unix(_) => 1,
         }
@@ -94,19 +104,18 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Begins to connect; `way` says which of the addresses, and `epoll` tells of events under `token`. Over TCP data
-    /// that nobody acknowledges for `patience` end the connection.
+    /// Begins to connect, in a session if there is one; `way` says which of the addresses, and `epoll` tells of events
+    /// under `token`. Over TCP data that nobody acknowledges for `patience` end the connection.
     pub(super) fn begin(
-        address: &Address,
+        to: &Destination,
         way: usize,
-        export: &str,
-        secrecy: Option<&Secrecy>,
+        session: Option<Session>,
         epoll: &OwnedFd,
         token: u64,
         patience: Duration,
     ) -> Result<Line, Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        let (socket, begun) = match address {
+        let (socket, begun) = match &to.address {
             Address::Unix(path) => {
                 let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
                 let begun = connect(&socket, &SocketAddrUnix::new(path)?);
@@ -134,8 +143,12 @@ impl Line {
         };
         let watched = if is_connected { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
         epoll::add(epoll, &socket, EventData::new_u64(token), watched)?;
-        let client = Client::new(export, secrecy.is_some());
-        let (socket, secrecy) = (File::from(socket), secrecy.cloned());
+        let client = Client::new(&to.export, to.secrecy.is_some());
+        let client = match session {
+            Some(session) => client.in_session(session),
+            None => client,
+        };
+        let (socket, secrecy) = (File::from(socket), to.secrecy.clone());
         Ok(Line { client, socket, secrecy, tls: None, is_connected, is_full: false, is_ended: false, watched, token })
     }
 

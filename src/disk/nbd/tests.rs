@@ -307,7 +307,8 @@ fn a_name_with_several_addresses_is_tried_at_all_of_them() {
     let orders = Arc::clone(&server.orders);
     std::thread::spawn(move || good.incoming().for_each(|stream| serve(stream.unwrap(), &orders, SECTORS)));
     let mut bank = NbdBank::new(OPTIONS).unwrap();
-    bank.open_at(&"nbd://two.example/".parse().unwrap(), address, false).unwrap();
+    let to = Destination { address, export: String::new(), secrecy: None };
+    bank.open_at(&"nbd://two.example/".parse().unwrap(), to, false).unwrap();
     let mut rig = Rig { bank, started: std::time::Instant::now(), next: 0 };
     assert_eq!(rig.write(8, 7, Durability::Fua), Ok(()));
     server.order(|orders| orders.dies_after = Some(0));

@@ -11,6 +11,9 @@
 //! A client that asks for TLS gets it where the server has it: [`Connection::awaits_tls`] then says so, and all that
 //! follows passes through the encryption, which is the business of whoever has the socket.
 //!
+//! A client that names a session waits until its server has ended older connections of it: the reply is made and kept
+//! back so long.
+//!
 //! What is in the way of a message (no room in the window, too many requests, replies that were not taken) stops the
 //! intake, and nothing else: it gives no space to put bytes in, and the client's bytes stay in its socket.
 
@@ -27,7 +30,7 @@ use super::{COMMANDS_MAX, Export, HANDSHAKE_MAX, Secrecy, WINDOW};
 use crate::block::{Buf, Durability, Extent, Instant, IoError, Lba, Op, Payload, SECTOR_BYTES, Sectors, State};
 use crate::nbd::{
     Chunk, ClientFlags, ClientOption, Greeting, HandshakeFlags, Head, INTAKE_BYTES, Intake, NbdError, OptionHeader,
-    OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyStyle, RequestHeader, Side, Slices, Spaces, Violation,
+    OptionReply, Outbox, PAYLOAD_MAX, Refusal, ReplyStyle, RequestHeader, Session, Side, Slices, Spaces, Violation,
     export_name_answer, simple_reply,
 };
 
@@ -42,6 +45,7 @@ pub struct Connection {
     expect: Expect,
     client: ClientFlags,
     terms: Terms,
+    session: Option<Session>,
     intake: Intake,
     outbox: Outbox,
     commands: Slab<Command>,
@@ -69,6 +73,8 @@ enum Phase {
     Options,
     /// TLS was agreed on, and has not begun.
     Encrypting,
+    /// Older connections of its session are being ended.
+    TakingOver,
     /// Requests.
     Transmission,
     /// No more requests; those that were taken are still answered.
@@ -173,6 +179,7 @@ impl Connection {
             expect: Expect::Message,
             client: ClientFlags::empty(),
             terms: Terms::new(secrecy),
+            session: None,
             intake: Intake::new(),
             outbox,
             commands: Slab::new(),
@@ -206,7 +213,7 @@ impl Connection {
     /// Takes no more requests; those it has are answered.
     pub fn stop(&mut self) {
         match self.phase {
-            Phase::Flags | Phase::Options | Phase::Encrypting => self.broken(),
+            Phase::Flags | Phase::Options | Phase::Encrypting | Phase::TakingOver => self.broken(),
             Phase::Transmission => self.leave(),
             Phase::Leaving | Phase::Broken => {}
         }
@@ -220,6 +227,22 @@ impl Connection {
     /// From now on they are.
     pub fn encrypted(&mut self) {
         assert!(self.awaits_tls(), "TLS was not agreed on");
+        self.phase = Phase::Options;
+    }
+
+    /// The session it is of, if its client has named one.
+    pub fn session(&self) -> Option<Session> {
+        self.session
+    }
+
+    /// Whether it is let in only when its server has ended all older connections of its session.
+    pub fn takes_over(&self) -> bool {
+        self.phase == Phase::TakingOver
+    }
+
+    /// There are none any more.
+    pub fn taken_over(&mut self) {
+        assert!(self.takes_over(), "nobody asked for it");
         self.phase = Phase::Options;
     }
 
@@ -243,7 +266,7 @@ impl Connection {
         match self.phase {
             Phase::Broken => self.pieces.is_empty(),
             Phase::Leaving => self.commands.is_empty() && self.outbox.is_empty(),
-            Phase::Flags | Phase::Options | Phase::Encrypting | Phase::Transmission => false,
+            Phase::Flags | Phase::Options | Phase::Encrypting | Phase::TakingOver | Phase::Transmission => false,
         }
     }
 
@@ -391,7 +414,7 @@ impl Connection {
                 Phase::Flags => self.step_flags(),
                 Phase::Options => self.step_option(),
                 Phase::Transmission => self.step_request(),
-                Phase::Encrypting | Phase::Leaving | Phase::Broken => Ok(false),
+                Phase::Encrypting | Phase::TakingOver | Phase::Leaving | Phase::Broken => Ok(false),
             },
         }
     }
@@ -438,6 +461,10 @@ impl Connection {
         self.reply_to_option(number, &replies);
         match outcome {
             Outcome::Haggle => {}
+            Outcome::TakeOver(session) => {
+                self.session = Some(session);
+                self.phase = Phase::TakingOver;
+            }
             Outcome::Encrypt if !self.intake.data().is_empty() => return Err(Violation::Unencrypted),
             Outcome::Encrypt => self.phase = Phase::Encrypting,
             Outcome::Transmit => self.let_in(),
@@ -703,7 +730,7 @@ impl Side for Connection {
     }
 
     fn has_output(&self) -> bool {
-        !self.outbox.is_empty()
+        !self.outbox.is_empty() && !self.takes_over()
     }
 
     fn slices(&self) -> Slices<'_> {

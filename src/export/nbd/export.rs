@@ -19,6 +19,8 @@ pub struct Export {
     pub stripe: u64,
     /// It takes no writes.
     pub read_only: bool,
+    /// What the server calls itself in [sessions](crate::nbd::Session); without, it knows none.
+    pub server: Option<u128>,
 }
 
 impl Export {
@@ -31,6 +33,7 @@ impl Export {
             block: limits.logical_block.bytes() as u32,
             stripe: limits.preferred.bytes(),
             read_only: read_only || limits.read_only,
+            server: None,
         }
     }
 

@@ -4,6 +4,7 @@ use super::Export;
 use super::command::Style;
 use crate::nbd::{
     ClientOption, Info, InfoQuery, InfoRequest, MetaQuery, Misread, OptionReply, Refusal, ReplyStyle, RequestStyle,
+    Session,
 };
 
 /// A metadata context: something that is known of ranges.
@@ -41,6 +42,8 @@ pub(super) struct Terms {
 pub(super) enum Outcome {
     /// More options.
     Haggle,
+    /// More options, once nothing of older connections of a session is under way.
+    TakeOver(Session),
     /// TLS, and more options under it.
     Encrypt,
     /// Requests.
@@ -52,6 +55,9 @@ pub(super) enum Outcome {
     /// There is no way to answer: the connection ends.
     Break,
 }
+
+/// The number of a session among the contexts; block status never has it.
+const SESSION_ID: u32 = 100;
 
 impl Context {
     const ALL: [Context; 2] = [Context::Allocation, Context::State];
@@ -168,11 +174,19 @@ impl Terms {
             id: if select { context.id() } else { 0 },
             name: context.name().to_owned(),
         };
-        let replies = meant.iter().map(reply).chain([OptionReply::Ack]).collect();
+        let mut replies: Vec<OptionReply> = meant.iter().map(reply).collect();
+        let mut outcome = Outcome::Haggle;
         if select {
             self.contexts = meant;
+            if let (Some(server), Some(session)) =
+                (export.server, query.queries.iter().find_map(|query| Session::of_query(query)))
+            {
+                replies.push(OptionReply::MetaContext { id: SESSION_ID, name: session.answer(server) });
+                outcome = Outcome::TakeOver(session);
+            }
         }
-        (replies, Outcome::Haggle)
+        replies.push(OptionReply::Ack);
+        (replies, outcome)
     }
 }
 
@@ -228,6 +242,21 @@ mod tests {
         ] {
             terms.haggle(&export(), Ok(ClientOption::SetMetaContext(meta(queries))));
             assert_eq!(terms.contexts, selected, "{queries:?}");
+        }
+    }
+
+    #[test]
+    fn a_session_is_taken_over_where_the_server_has_a_number_and_passed_over_elsewhere() {
+        let session = Session { id: 7, generation: 3 };
+        for server in [None, Some(99)] {
+            let mut terms = Terms::new(Secrecy::None);
+            terms.haggle(&export(), Ok(ClientOption::StructuredReply));
+            let export = Export { server, ..export() };
+            let query = meta(&["base:allocation", &session.to_string()]);
+            let (replies, outcome) = terms.haggle(&export, Ok(ClientOption::SetMetaContext(query)));
+            let answered = names(&replies).into_iter().find_map(|name| session.server_of(name));
+            assert_eq!((answered, terms.contexts), (server, vec![Context::Allocation]));
+            assert_eq!(outcome, server.map_or(Outcome::Haggle, |_| Outcome::TakeOver(session)));
         }
     }
 

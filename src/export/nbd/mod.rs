@@ -13,6 +13,12 @@
 //! piece (simple replies, or the flag `DF`), which may be as long as [`PAYLOAD_MAX`](crate::nbd::PAYLOAD_MAX). Under TLS
 //! come [`SEALED_MAX`](crate::nbd::SEALED_MAX) bytes that are encrypted already, and some records of 16 KiB.
 //!
+//! # Sessions
+//!
+//! A client that gives up a connection may name its [`Session`](crate::nbd::Session) by another, in a newer generation. The
+//! older connection is ended then: what it has not handed to the volume is not done, and the newer is let in when all
+//! that it has is done.
+//!
 //! # Fairness
 //!
 //! A long request is cut into pieces of about [`PIECE`] bytes, at borders of full stripes where that can be, which are

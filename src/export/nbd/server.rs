@@ -51,6 +51,8 @@ pub struct Server {
     /// Who came when; those that are through their handshake are passed over.
     handshakes: VecDeque<Arrival>,
     arrivals: u64,
+    /// Who waits for the end of older connections of its session.
+    heirs: Vec<usize>,
     /// No client is let in before.
     accept_after: Instant,
     stopping: bool,
@@ -76,6 +78,7 @@ impl Server {
             active: VecDeque::new(),
             handshakes: VecDeque::new(),
             arrivals: 0,
+            heirs: Vec::new(),
             accept_after: Instant::START,
             stopping: false,
         }
@@ -189,9 +192,52 @@ impl Server {
         peer.serve(key, turn);
         if peer.is_over() {
             self.peers.remove(key);
+        } else if peer.connection.takes_over() {
+            self.end_older(key);
         } else if peer.has_more() {
             self.activate(key);
         }
+    }
+
+    // ---- sessions ----
+
+    /// Ends the connections that this one is to replace: what they have not handed to the volume is not done.
+    fn end_older(&mut self, heir: usize) {
+        for key in self.of_its_session(heir, |older, its| older < its) {
+            self.peers[key].connection.broken();
+            self.activate(key);
+        }
+        if !self.heirs.contains(&heir) {
+            self.heirs.push(heir);
+        }
+    }
+
+    /// Lets in those of whose older connections nothing is left. One that is older itself is ended.
+    fn let_heirs_in(&mut self) {
+        for heir in std::mem::take(&mut self.heirs) {
+            if self.peers.get(heir).is_none_or(|peer| !peer.connection.takes_over()) {
+                continue;
+            }
+            if !self.of_its_session(heir, |other, its| other > its).is_empty() {
+                self.peers[heir].connection.broken();
+            } else if self.of_its_session(heir, |other, its| other < its).is_empty() {
+                self.peers[heir].connection.taken_over();
+            } else {
+                self.heirs.push(heir);
+                continue;
+            }
+            self.activate(heir);
+        }
+    }
+
+    /// Connections of the session of `heir` whose generation compares so with its own.
+    fn of_its_session(&self, heir: usize, compares: impl Fn(u64, u64) -> bool) -> Vec<usize> {
+        let Some(its) = self.peers[heir].connection.session() else { return Vec::new() };
+        let is_meant = |(key, peer): (usize, &Peer)| {
+            let session = peer.connection.session()?;
+            (key != heir && session.id == its.id && compares(session.generation, its.generation)).then_some(key)
+        };
+        self.peers.iter().filter_map(is_meant).collect()
     }
 }
 
@@ -225,6 +271,7 @@ impl FrontEnd for Server {
                 self.serve(key, turn);
             }
         }
+        self.let_heirs_in();
     }
 
     fn completed(&mut self, ticket: Ticket, completion: Completion) {
