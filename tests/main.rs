@@ -11,6 +11,7 @@ mod blocks;
 mod campaign;
 mod control;
 mod crash;
+mod dm_multipath;
 mod exhaust;
 mod failover;
 mod from_md;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         bad_input::trials(),
         crash::trials(),
         md::trials(),
+        dm_multipath::trials(),
         campaign::trials(),
         exhaust::trials(),
         failover::trials(),

@@ -43,6 +43,9 @@ enum What {
 struct ListArgs {
     #[command(flatten)]
     lab: LabArg,
+    /// As `multipathd show maps json`, and what is under way on each path, for how long, how fast it is, how often it failed
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -88,7 +91,7 @@ enum Switch {
 pub fn run(args: &PathArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     let (lab, command) = match &args.what {
         What::Explain(args) => return explain::run(args, manner, out),
-        What::List(ListArgs { lab }) => (&lab.lab, PathCommand::List),
+        What::List(ListArgs { lab, json }) => (&lab.lab, PathCommand::List { json: *json }),
         What::Fail(OnPath { lab, path }) => (&lab.lab, PathCommand::Fail { path: path.clone() }),
         What::Reinstate(OnPath { lab, path }) => (&lab.lab, PathCommand::Reinstate { path: path.clone() }),
         What::Switch(SwitchArgs { lab, group, map }) => {
@@ -99,7 +102,7 @@ pub fn run(args: &PathArgs, manner: Manner, out: &mut impl Write) -> Outcome {
         }
     };
     profile_of(lab)?;
-    if command != PathCommand::List && Client::find(lab)?.is_none() {
+    if !matches!(command, PathCommand::List { .. }) && Client::find(lab)?.is_none() {
         let lab = lab.display();
         return Err(Failure::usage(format!(
             "{lab} is at rest, and all its paths are well whenever it is opened: serve or mount it first (`raidlab serve {lab}`)"

@@ -135,7 +135,10 @@ pub enum Command {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum PathCommand {
     /// Show maps, groups and paths.
-    List,
+    List {
+        /// As multipathd's JSON, and more.
+        json: bool,
+    },
     /// Nothing new goes down a path.
     Fail {
         /// Which.

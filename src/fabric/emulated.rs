@@ -101,7 +101,7 @@ pub struct Emulated<B> {
     bank: B,
     graph: Graph,
     transport: Transport,
-    wire: Wire,
+    wires: Vec<Wire>,
     health: Vec<Health>,
     initiator: Initiator,
     target: Target,
@@ -133,7 +133,7 @@ impl<B: Bank> Emulated<B> {
         let mut fabric = Emulated {
             bank,
             transport,
-            wire: Wire::default(),
+            wires: vec![Wire::default(); paths],
             health: vec![Health::Up; graph.components().len()],
             initiator,
             target: Target { owner: 0, moving: None, generations: vec![0; paths], ending: Vec::new() },
@@ -205,6 +205,11 @@ impl<B: Bank> Emulated<B> {
         self.mind_the_owner(now);
     }
 
+    /// From now on a path costs this.
+    pub fn set_wire(&mut self, path: PathId, wire: Wire) {
+        self.wires[usize::from(path.0)] = wire;
+    }
+
     /// Commands that a path was sent so far, repetitions too.
     pub fn sent(&self, path: PathId) -> u64 {
         self.sent[usize::from(path.0)]
@@ -273,7 +278,7 @@ impl<B: Bank> Emulated<B> {
     /// Sends a frame, which takes half the path's latency and its own length.
     fn put(&mut self, frame: Frame, now: Instant) {
         let at = usize::from(frame.path.0);
-        let wire = self.wire;
+        let wire = self.wires[at];
         let slow = self.graph.route(frame.path).iter().map(|component| match self.health[component.0] {
             Health::Slow(factor) => factor.max(1),
             _ => 1,

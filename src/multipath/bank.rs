@@ -7,26 +7,19 @@
 //! Once a second a map does what multipathd does: it looks whose check is due, whether a better group is there to go back to,
 //! and how long requests have waited for a path.
 
+use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use slab::Slab;
-use smallvec::SmallVec;
 
-use super::map::{Change, Map, Path, PathState, Why, alua_prio};
-use super::selector::{Load, select};
-use super::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, Settings};
-use crate::block::{Bank, Completion, DeviceId, Extent, Instant, IoError, Limits, Op, Request, RequestId, Wakeups};
-use crate::fabric::{Event, Fabric, Link, PathId, Probe, Verdict, is_path_error};
-
-#[derive(Clone, Debug)]
-struct Io {
-    map: usize,
-    id: RequestId,
-    extent: Extent,
-    bytes: u64,
-    sent_at: Instant,
-}
+use super::errand::{Errand, Io};
+use super::map::{Change, Map, Path, Why};
+use super::pace::Pace;
+use super::selector::{Incoming, select};
+use super::settings::{Grouping, NoPathRetry, RetrySafety, SelectorKind, Settings};
+use crate::block::{Bank, Completion, DeviceId, Instant, IoError, Limits, Op, Request, RequestId, Wakeups};
+use crate::fabric::{Event, Fabric, PathId, is_path_error};
 
 /// A write that waits until it may be sent again.
 #[derive(Clone, Debug)]
@@ -46,25 +39,40 @@ enum Until {
 /// Maps over a fabric.
 #[derive(Clone, Debug)]
 pub struct Multipath<F> {
-    fabric: F,
-    settings: Settings,
-    maps: Vec<Map>,
-    ios: Slab<Io>,
+    pub(super) fabric: F,
+    pub(super) settings: Settings,
+    pub(super) maps: Vec<Map>,
+    /// The map of each unit, by the unit's number.
+    units: Vec<usize>,
+    /// The map of each path, and the path's place in it.
+    pub(super) places: Vec<(usize, usize)>,
+    pub(super) ios: Slab<Io>,
     held: Vec<Held>,
     /// Paths whose nexus is being fenced, and the number of the fence.
     fencing: Vec<(PathId, u64)>,
     fences_total: u64,
+    pace: Pace,
+    /// When reads that are under way will be late, and their keys: in that order.
+    pub(super) reads: VecDeque<(Instant, usize)>,
+    pub(super) samples_due: Option<Instant>,
+    pub(super) traffic_due: Option<Instant>,
     tick_due: Instant,
+    /// Random numbers that were drawn.
+    pub(super) drawn: u64,
     done: Vec<(DeviceId, Completion)>,
     events: Vec<Event>,
     changes: Vec<(Instant, DeviceId, Change)>,
 }
 
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 
 impl<F: Fabric> Multipath<F> {
     /// A map for every logical unit that the fabric's paths lead to. All paths are taken to be well until one is checked.
-    pub fn new(fabric: F, settings: Settings) -> Multipath<F> {
+    /// Without `multi_conn` one path is used at a time, whatever the grouping.
+    pub fn new(fabric: F, mut settings: Settings) -> Multipath<F> {
+        if !settings.multi_conn {
+            settings.grouping = Grouping::Failover;
+        }
         let mut units: Vec<DeviceId> = fabric.paths().iter().map(|path| path.unit).collect();
         units.sort_unstable();
         units.dedup();
@@ -73,16 +81,30 @@ impl<F: Fabric> Multipath<F> {
             let ids = (0..fabric.paths().len()).filter(of_it).map(|at| PathId(at as u16));
             Map::new(*unit, ids.map(|id| Path::new(id, &settings)).collect())
         };
-        let maps = units.iter().map(map).collect();
+        let maps: Vec<Map> = units.iter().map(map).collect();
+        let by_number = 0..units.last().map_or(0, |last| last.0 + 1);
+        let units_by_number = by_number.map(|unit| units.partition_point(|of| of.0 < unit)).collect();
+        let place = |path: usize| {
+            let map = units.partition_point(|unit| *unit < fabric.paths()[path].unit);
+            (map, maps[map].position(PathId(path as u16)))
+        };
+        let places = (0..fabric.paths().len()).map(place).collect();
         let mut multipath = Multipath {
             fabric,
             settings,
             maps,
+            units: units_by_number,
+            places,
             ios: Slab::new(),
             held: Vec::new(),
             fencing: Vec::new(),
             fences_total: 0,
+            pace: Pace::default(),
+            reads: VecDeque::new(),
+            samples_due: None,
+            traffic_due: settings.monitors.traffic.then_some(Instant::START),
             tick_due: Instant::START,
+            drawn: 0,
             done: Vec::new(),
             events: Vec::new(),
             changes: Vec::new(),
@@ -119,6 +141,14 @@ impl<F: Fabric> Multipath<F> {
         &self.maps
     }
 
+    /// When the oldest request was sent that is under way on a path.
+    pub(super) fn oldest(&self, map: &Map, path: &Path) -> Option<Instant> {
+        let (number, at) = self.place(path.id);
+        debug_assert_eq!(self.maps[number].unit, map.unit, "the path is one of the map's");
+        let is_there = |io: &Io| io.map == number && io.path == Some(at) && io.is_of_a_client();
+        self.ios.iter().filter(|(_, io)| is_there(io)).map(|(_, io)| io.sent_at).min()
+    }
+
     /// What happened since the last call.
     pub fn drain_changes(&mut self) -> Vec<(Instant, DeviceId, Change)> {
         std::mem::take(&mut self.changes)
@@ -126,20 +156,20 @@ impl<F: Fabric> Multipath<F> {
 
     /// Nothing new goes down a path, until its checker finds it well.
     pub fn fail_path(&mut self, path: PathId, now: Instant) {
-        let map = self.map_of(path);
+        let (map, _) = self.place(path);
         self.fail(map, path, Why::Asked, now);
     }
 
     /// A path takes requests again, until one of them fails.
     pub fn reinstate_path(&mut self, path: PathId, now: Instant) {
-        let map = self.map_of(path);
+        let (map, _) = self.place(path);
         self.reinstate(map, path, now);
     }
 
     /// Requests go down this group from now on.
     pub fn switch_group(&mut self, unit: DeviceId, group: usize, now: Instant) {
         let map = self.map_at(unit);
-        self.switch(map, group, now);
+        self.move_to(map, group, now);
     }
 
     /// Whether requests wait when no path is left (`queue_if_no_path`, `fail_if_no_path`).
@@ -154,14 +184,17 @@ impl<F: Fabric> Multipath<F> {
     }
 
     fn map_at(&self, unit: DeviceId) -> usize {
-        self.maps.iter().position(|map| map.unit == unit).expect("there is a map for every unit")
+        let map = self.units[unit.0 as usize];
+        debug_assert_eq!(self.maps[map].unit, unit, "there is a map for every unit");
+        map
     }
 
-    fn map_of(&self, path: PathId) -> usize {
-        self.map_at(self.fabric.paths()[usize::from(path.0)].unit)
+    /// The map of a path, and its place in it.
+    pub(super) fn place(&self, path: PathId) -> (usize, usize) {
+        self.places[usize::from(path.0)]
     }
 
-    fn note(&mut self, map: usize, change: Change, now: Instant) {
+    pub(super) fn note(&mut self, map: usize, change: Change, now: Instant) {
         let unit = self.maps[map].unit;
         self.changes.push((now, unit, change));
     }
@@ -169,12 +202,13 @@ impl<F: Fabric> Multipath<F> {
     // ---- requests ----
 
     /// Sends a request down a path, or has it wait for one.
-    fn route(&mut self, key: usize, request: Request, now: Instant) {
-        let at = self.ios[key].map;
+    pub(super) fn route(&mut self, key: usize, request: Request, now: Instant) {
+        let Io { map: at, bytes, id, .. } = self.ios[key];
         let map = &mut self.maps[at];
-        let usable =
-            map.current.is_some_and(|group| map.groups[group].paths.iter().any(|path| map.paths[*path].active));
-        if !usable {
+        if let Some(switching) = &mut map.switching {
+            return switching.wait(key, request);
+        }
+        if map.current.is_none_or(|group| map.groups[group].order.is_empty()) {
             match map.best() {
                 Some(group) => self.switch(at, group, now),
                 None => return self.wait_or_fail(key, request, now),
@@ -182,14 +216,27 @@ impl<F: Fabric> Multipath<F> {
         }
         let map = &mut self.maps[at];
         let group = &mut map.groups[map.current.expect("a group was just chosen")];
-        let loads: SmallVec<[Load; 8]> = map.paths.iter().map(|path| path.load).collect();
-        let bytes = self.ios[key].bytes;
-        let cpu = self.ios[key].id.0 as usize;
-        let chosen = select(self.settings.selector, &mut group.order, &loads, bytes, cpu, now);
-        let path = &mut map.paths[chosen.expect("the group has a path that takes requests")];
+        let incoming = Incoming { bytes, cpu: id.0 as usize, now };
+        let paths = &map.paths;
+        let load = |path: usize| &paths[path].load;
+        let chosen = select(self.settings.selector, &mut group.order, &group.paths, load, incoming);
+        let chosen = chosen.expect("the group has a path that takes requests");
+        let path = &mut map.paths[chosen];
         path.load.begin(bytes);
-        self.ios[key].sent_at = now;
-        self.fabric.submit(path.id, request, now);
+        let id = path.id;
+        let io = &mut self.ios[key];
+        (io.path, io.sent_at) = (Some(chosen), now);
+        if self.settings.read_hedge_after.is_some() && matches!(request.op, Op::Read(_)) {
+            self.watch_read(key, now);
+        }
+        self.fabric.submit(id, request, now);
+    }
+
+    /// Sends a request down another path, when it is its turn.
+    fn reroute(&mut self, key: usize, request: Request, now: Instant) {
+        if let Some(request) = self.pace.admit(key, request, self.settings.requeue_rate, now) {
+            self.route(key, request, now);
+        }
     }
 
     fn wait_or_fail(&mut self, key: usize, request: Request, now: Instant) {
@@ -222,10 +269,16 @@ impl<F: Fabric> Multipath<F> {
 
     fn came_back(&mut self, path: PathId, completion: Completion, now: Instant) {
         let key = completion.id.0 as usize;
-        let io = self.ios[key].clone();
-        let map = &mut self.maps[io.map];
-        let at = map.position(path);
-        map.paths[at].load.end(io.bytes, io.sent_at, now);
+        let io = self.ios[key];
+        if matches!(io.errand, Errand::Latency | Errand::Sample | Errand::Flush) {
+            return self.own_came_back(path, &completion, now);
+        }
+        self.count(path, &io, completion.result.err(), now);
+        self.ios[key].path = None;
+        if io.errand != Errand::Client {
+            let Some(completion) = self.after_race(key, path, completion, now) else { return };
+            return self.finish(key, completion);
+        }
         let Err(error) = completion.result else { return self.finish(key, completion) };
         if !is_path_error(error) {
             return self.finish(key, completion);
@@ -235,18 +288,35 @@ impl<F: Fabric> Multipath<F> {
         let extent = self.ios[key].extent;
         let request = Request { id, extent, op };
         if !request.op.is_write() {
-            return self.route(key, request, now);
+            return self.reroute(key, request, now);
         }
         if !self.maps[io.map].has_path() && !self.waits(io.map) {
             return self.finish(key, request.complete(Err(error)));
         }
         match self.settings.retry_safety {
-            RetrySafety::None => self.route(key, request, now),
+            RetrySafety::None => self.reroute(key, request, now),
             RetrySafety::Hold(time) => self.held.push(Held { key, request, until: Until::Moment(now + time) }),
             RetrySafety::Fence => {
                 let until = Until::Fenced(path, self.fences_total);
                 self.held.push(Held { key, request, until });
             }
+        }
+    }
+
+    /// A client's request is not under way on its path any more.
+    fn count(&mut self, path: PathId, io: &Io, error: Option<IoError>, now: Instant) {
+        let (_, at) = self.place(path);
+        let map = &mut self.maps[io.map];
+        let path = &mut map.paths[at];
+        path.load.end(io.bytes);
+        if self.settings.selector == SelectorKind::HistoricalServiceTime {
+            path.load.remember(io.sent_at, map.groups[path.group].order.len(), now);
+        }
+        path.latencies.record(now.since(io.sent_at));
+        if error.is_some_and(is_path_error) {
+            path.erred = io.sent_at;
+        } else {
+            (path.heard_at, path.served) = (now, true);
         }
     }
 
@@ -256,7 +326,7 @@ impl<F: Fabric> Multipath<F> {
         if self.is_fencing(path) {
             return;
         }
-        let map = self.map_of(path);
+        let (map, _) = self.place(path);
         let others: Vec<PathId> = self.maps[map]
             .paths
             .iter()
@@ -301,45 +371,54 @@ impl<F: Fabric> Multipath<F> {
 
     fn release(&mut self, is_due: impl Fn(Until) -> bool, now: Instant) {
         for Held { key, request, .. } in self.take_held(|held| is_due(held.until)) {
-            self.route(key, request, now);
+            self.reroute(key, request, now);
         }
     }
 
     // ---- paths and groups ----
 
-    fn fail(&mut self, map: usize, path: PathId, why: Why, now: Instant) {
+    pub(super) fn fail(&mut self, map: usize, path: PathId, why: Why, now: Instant) {
         let of = &mut self.maps[map];
-        let at = of.position(path);
-        if !std::mem::replace(&mut of.paths[at].active, false) {
+        let (_, at) = self.places[usize::from(path.0)];
+        let path_now = &mut of.paths[at];
+        if !std::mem::replace(&mut path_now.active, false) {
             return;
         }
-        let path_now = &mut of.paths[at];
+        path_now.since = now;
         path_now.failures_total += 1;
+        path_now.well_at = None;
         path_now.interval = self.settings.polling_interval;
         path_now.check_due = path_now.check_due.min(now + self.settings.polling_interval);
-        of.failback_due = None;
-        for group in &mut of.groups {
-            group.order.retain(|member| *member != at);
+        // What somebody asked for says nothing of the path.
+        let is_new = path_now.erred >= path_now.reinstated_at;
+        let is_barren = matches!(why, Why::Io(_)) && !path_now.served && is_new;
+        if why != Why::Asked {
+            path_now.trial.failed(&self.settings, !is_barren, now);
         }
-        if !of.has_path() {
+        of.totals.path_faults += 1;
+        of.failback_due = None;
+        let group = path_now.group;
+        of.groups[group].order.retain(|member| *member != at);
+        // A path that came back and served nothing was none: requests have waited since before it.
+        if !of.has_path() && !(is_barren && (of.gave_up || of.give_up_at.is_some())) {
             of.gave_up = false;
             of.give_up_at = self.settings.queueing_max().map(|time| now + time);
         }
         self.note(map, Change::Failed(path, why), now);
     }
 
-    fn reinstate(&mut self, map: usize, path: PathId, now: Instant) {
+    pub(super) fn reinstate(&mut self, map: usize, path: PathId, now: Instant) {
         let of = &mut self.maps[map];
-        let at = of.position(path);
-        if std::mem::replace(&mut of.paths[at].active, true) {
+        let (_, at) = self.places[usize::from(path.0)];
+        let path_now = &mut of.paths[at];
+        if std::mem::replace(&mut path_now.active, true) {
             return;
         }
-        of.give_up_at = None;
-        of.gave_up = false;
-        for group in &mut of.groups {
-            if group.paths.contains(&at) {
-                group.order.push(at);
-            }
+        (path_now.since, path_now.reinstated_at, path_now.served) = (now, now, false);
+        let order = &mut of.groups[path_now.group].order;
+        match self.settings.selector {
+            SelectorKind::RoundRobin => order.insert(0, at),
+            _ => order.push(at),
         }
         self.note(map, Change::Reinstated(path), now);
         for wanted in self.fences_wanted() {
@@ -359,24 +438,25 @@ impl<F: Fabric> Multipath<F> {
             self.note(map, Change::Resumed(queue.len()), now);
         }
         for (key, request) in queue {
-            self.route(key, request, now);
+            self.reroute(key, request, now);
         }
     }
 
-    fn switch(&mut self, map: usize, group: usize, now: Instant) {
-        if self.maps[map].current != Some(group) {
-            let first = self.maps[map].current.is_none();
-            self.maps[map].current = Some(group);
-            if !first {
-                self.note(map, Change::Switched(group), now);
-            }
+    /// Requests go down this group from now on.
+    pub(super) fn switch(&mut self, map: usize, group: usize, now: Instant) {
+        let of = &mut self.maps[map];
+        let before = of.current.replace(group);
+        if before.is_some_and(|before| before != group) {
+            of.totals.switch_grp += 1;
+            self.note(map, Change::Switched(group), now);
         }
     }
 
-    fn give_up(&mut self, map: usize, now: Instant) {
+    pub(super) fn give_up(&mut self, map: usize, now: Instant) {
         let of = &mut self.maps[map];
         of.gave_up = true;
         of.give_up_at = None;
+        of.totals.q_timeouts += 1;
         of.queue_bytes = 0;
         let mut failed: Vec<(usize, Request)> = std::mem::take(&mut of.queue).into();
         let keys: Vec<usize> = self.held.iter().map(|held| held.key).filter(|key| self.ios[*key].map == map).collect();
@@ -389,143 +469,33 @@ impl<F: Fabric> Multipath<F> {
         }
     }
 
-    /// Whether a priority is another now.
-    fn read_priorities(&mut self, map: usize) -> bool {
-        let mut changed = false;
-        for path in &mut self.maps[map].paths {
-            let prio = match self.settings.prio {
-                Prio::Const => 1,
-                Prio::Alua => alua_prio(self.fabric.access(path.id)),
-            };
-            changed |= std::mem::replace(&mut path.prio, prio) != prio;
-        }
-        changed
-    }
-
-    fn regroup(&mut self, map: usize) {
+    pub(super) fn regroup(&mut self, map: usize) {
         let (grouping, infos) = (self.settings.grouping, self.fabric.paths());
         self.maps[map].regroup(grouping, infos);
     }
 
-    // ---- once a second ----
-
-    fn tick(&mut self, now: Instant) {
-        for map in 0..self.maps.len() {
-            for at in 0..self.maps[map].paths.len() {
-                self.look_at(map, at, now);
-            }
-            if self.maps[map].give_up_at.is_some_and(|at| at <= now) && !self.maps[map].has_path() {
-                self.give_up(map, now);
-            }
-            self.fall_back(map, now);
-        }
-    }
-
-    fn look_at(&mut self, map: usize, at: usize, now: Instant) {
-        let path = &mut self.maps[map].paths[at];
-        if path.answer_due.is_some_and(|due| due <= now) {
-            path.answer_due = None;
-            return self.checked(map, at, PathState::Timeout, now);
-        }
-        if path.answer_due.is_some() || now < path.check_due {
-            return;
-        }
-        let id = path.id;
-        path.checked_at = now;
-        match (self.fabric.link(id), self.settings.checker) {
-            // There is no saying yet.
-            (Link::Blocked, _) => {
-                path.state = PathState::Pending;
-                path.check_due = now + TICK;
-            }
-            (Link::FastFailed | Link::Removed, _) => self.checked(map, at, PathState::Down, now),
-            (Link::Online, Checker::None) => self.checked(map, at, PathState::Up, now),
-            (Link::Online, checker) => {
-                path.answer_due = Some(now + self.settings.checker_timeout);
-                let probe = if checker == Checker::DirectIo { Probe::DirectIo } else { Probe::Tur };
-                self.fabric.probe(id, probe, now);
-            }
-        }
-    }
-
-    /// A check has a result.
-    fn checked(&mut self, map: usize, at: usize, state: PathState, now: Instant) {
-        let (shortest, longest) = (self.settings.polling_interval, self.settings.max_polling_interval);
-        let path = &mut self.maps[map].paths[at];
-        let before = std::mem::replace(&mut path.state, state);
-        let id = path.id;
-        let well = matches!(state, PathState::Up | PathState::Ghost);
-        path.interval = if well && before == state { (path.interval * 2).min(longest) } else { shortest };
-        path.check_due = path.checked_at + path.interval;
-        match state {
-            PathState::Up | PathState::Ghost => self.reinstate(map, id, now),
-            PathState::Down | PathState::Timeout => self.fail(map, id, Why::Checker(state), now),
-            PathState::Pending | PathState::Unchecked => {}
-        }
-        if self.read_priorities(map) && matches!(self.settings.grouping, Grouping::GroupByPrio) {
+    /// Priorities are others, perhaps: groups are rated anew, and made anew where they are by priority.
+    pub(super) fn rate(&mut self, map: usize) {
+        if self.read_priorities(map) && self.settings.grouping == Grouping::GroupByPrio {
             self.regroup(map);
         }
         self.maps[map].rate();
-        self.consider_failback(map, id, before, now);
-    }
-
-    /// A path was checked: is there a better group to go back to?
-    fn consider_failback(&mut self, map: usize, path: PathId, before: PathState, now: Instant) {
-        let of = &self.maps[map];
-        let (Some(best), Some(current)) = (of.best(), of.current) else { return };
-        if of.groups[best].prio <= of.groups[current].prio {
-            return;
-        }
-        let at = of.position(path);
-        let came_back =
-            !matches!(before, PathState::Up | PathState::Ghost | PathState::Unchecked) && of.paths[at].is_well();
-        match self.settings.failback {
-            Failback::Manual => {}
-            Failback::Immediate => self.switch(map, best, now),
-            Failback::Followover => {
-                let of_best = &of.groups[best].paths;
-                let alone = of_best.iter().all(|other| *other == at || !of.paths[*other].active);
-                if came_back && alone && of_best.contains(&at) {
-                    self.switch(map, best, now);
-                }
-            }
-            Failback::After(seconds) => {
-                let due = now + Duration::from_secs(u64::from(seconds) + 1);
-                self.maps[map].failback_due.get_or_insert(due);
-            }
-        }
-    }
-
-    fn fall_back(&mut self, map: usize, now: Instant) {
-        if self.maps[map].failback_due.is_some_and(|due| due <= now) {
-            self.maps[map].failback_due = None;
-            if let Some(best) = self.maps[map].best() {
-                self.switch(map, best, now);
-            }
-        }
     }
 
     fn happened(&mut self, event: Event, now: Instant) {
         match event {
-            Event::Completed(path, completion) => self.came_back(path, completion, now),
-            Event::Probed(path, verdict) => {
-                let map = self.map_of(path);
-                let at = self.maps[map].position(path);
-                // One that was waited for too long is no answer any more.
-                if self.maps[map].paths[at].answer_due.take().is_some() {
-                    let state = match verdict {
-                        Verdict::Up => PathState::Up,
-                        Verdict::Ghost => PathState::Ghost,
-                        Verdict::Pending => PathState::Pending,
-                        Verdict::Down => PathState::Down,
-                    };
-                    self.checked(map, at, state, now);
+            Event::Completed(path, completion) => {
+                self.came_back(path, completion, now);
+                if !self.settings.multi_conn {
+                    let (map, _) = self.place(path);
+                    self.go_on_switching(map, now);
                 }
             }
+            Event::Probed(path, verdict) => self.probed(path, verdict, now),
             Event::Fenced(path) => {
                 let Some(at) = self.fencing.iter().position(|(of, _)| *of == path) else { return };
                 let (_, number) = self.fencing.swap_remove(at);
-                let map = self.map_of(path);
+                let (map, _) = self.place(path);
                 self.note(map, Change::Fenced(path), now);
                 self.release(|until| matches!(until, Until::Fenced(of, begun) if of == path && begun < number), now);
             }
@@ -546,7 +516,7 @@ impl<F: Fabric> Bank for Multipath<F> {
             Op::Flush => 0,
             _ => extent.length.bytes(),
         };
-        let key = self.ios.insert(Io { map, id, extent, bytes, sent_at: now });
+        let key = self.ios.insert(Io { map, path: None, id, extent, bytes, sent_at: now, errand: Errand::Client });
         self.route(key, Request { id: RequestId(key as u64), extent, op }, now);
     }
 
@@ -557,16 +527,28 @@ impl<F: Fabric> Bank for Multipath<F> {
             self.happened(event, now);
         }
         self.events = events;
-        // What came back at once needs one fence.
-        for path in self.fences_wanted() {
-            self.fence(path, now);
+        if !self.held.is_empty() {
+            // What came back at once needs one fence.
+            for path in self.fences_wanted() {
+                self.fence(path, now);
+            }
+            self.release(|until| matches!(until, Until::Moment(due) if due <= now), now);
         }
-        self.release(|until| matches!(until, Until::Moment(due) if due <= now), now);
+        while let Some((key, request)) = self.pace.next(self.settings.requeue_rate, now) {
+            self.route(key, request, now);
+        }
+        self.hedge(now);
+        self.sample(now);
+        self.watch(now);
         if self.tick_due <= now {
             self.tick_due = Instant((now.0 / TICK.as_nanos() as u64 + 1) * TICK.as_nanos() as u64);
             self.tick(now);
         }
-        done.append(&mut self.done);
+        if done.is_empty() {
+            std::mem::swap(done, &mut self.done);
+        } else {
+            done.append(&mut self.done);
+        }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -575,7 +557,9 @@ impl<F: Fabric> Bank for Multipath<F> {
             Until::Fenced(..) => None,
         });
         let done = (!self.done.is_empty()).then_some(Instant::START);
-        Instant::earliest([self.fabric.next_deadline(), held.min(), done, Some(self.tick_due)])
+        let late = self.reads.front().map(|(due, _)| *due);
+        let own = [self.samples_due, self.traffic_due, Some(self.tick_due), self.pace.due(), late];
+        Instant::earliest([self.fabric.next_deadline(), held.min(), done, Instant::earliest(own)])
     }
 }
 

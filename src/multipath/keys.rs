@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::profile::{Profile, ProfileName};
-use super::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings};
+use super::settings::{
+    Checker, Failback, Grouping, LatencyPrio, Monitors, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings, Weights,
+};
 use crate::fabric::transport::{Transport, Watch};
 use crate::units::Span;
 
@@ -29,10 +31,28 @@ pub fn all(profile: &Profile) -> Vec<(&'static str, String)> {
         ("path_grouping_policy", grouping_name(settings.grouping).to_owned()),
         ("path_selector", settings.selector.to_string()),
         ("path_checker", checker_name(settings.checker).to_owned()),
-        ("prio", if settings.prio == Prio::Alua { "alua" } else { "const" }.to_owned()),
+        ("prio", prio_name(settings.prio).to_owned()),
+        ("prio_args", prio_args(settings.prio)),
         ("failback", failback_name(settings.failback)),
         ("no_path_retry", no_path_retry_name(settings.no_path_retry)),
+        ("queue_if_no_path_timeout", maybe(settings.queue_if_no_path_timeout)),
         ("retry_safety", safety_name(settings.retry_safety)),
+        ("monitors", monitors_name(settings.monitors)),
+        ("traffic_interval", time(settings.traffic_interval)),
+        ("traffic_missed_max", settings.traffic_missed_max.to_string()),
+        ("updelay", time(settings.updelay)),
+        ("downdelay", time(settings.downdelay)),
+        ("san_path_err_threshold", settings.san_path_err.threshold.to_string()),
+        ("san_path_err_forget_rate", settings.san_path_err.forget_rate.to_string()),
+        ("san_path_err_recovery_time", time(settings.san_path_err.recovery_time)),
+        ("marginal_path_double_failed_time", time(settings.marginal_path.double_failed_time)),
+        ("marginal_path_err_sample_time", time(settings.marginal_path.err_sample_time)),
+        ("marginal_path_err_rate_threshold", settings.marginal_path.err_rate_threshold.to_string()),
+        ("marginal_path_err_recheck_gap_time", time(settings.marginal_path.err_recheck_gap_time)),
+        ("marginal_pathgroups", on_off(settings.marginal_pathgroups).to_owned()),
+        ("read_hedge_after", maybe(settings.read_hedge_after)),
+        ("requeue_rate", settings.requeue_rate.to_string()),
+        ("multi_conn", on_off(settings.multi_conn).to_owned()),
     ]
 }
 
@@ -82,9 +102,17 @@ pub fn set(profile: &mut Profile, key: &str, value: &str) -> Result<(), String> 
             settings.checker = one_of(key, value, &[Checker::Tur, Checker::DirectIo, Checker::None], checker_name)?;
         }
         "prio" => {
-            let name = |prio| if prio == Prio::Alua { "alua" } else { "const" };
-            settings.prio = one_of(key, value, &[Prio::Alua, Prio::Const], name)?;
+            let known = [
+                Prio::Const,
+                Prio::Alua,
+                Prio::Ana,
+                Prio::Weighted(Weights::default()),
+                Prio::Latency(LatencyPrio::default()),
+                Prio::Random(1),
+            ];
+            settings.prio = one_of(key, value, &known, prio_name)?;
         }
+        "prio_args" => settings.prio = with_args(settings.prio, value)?,
         "failback" => {
             settings.failback = match value {
                 "manual" => Failback::Manual,
@@ -114,6 +142,39 @@ pub fn set(profile: &mut Profile, key: &str, value: &str) -> Result<(), String> 
                 _ => return Err(format!("retry_safety is none, fence or \"hold 15s\", not {value:?}")),
             };
         }
+        _ => return set_of_ours(profile, key, value),
+    }
+    Ok(())
+}
+
+/// What says which paths are trusted, and what bonding and we have besides.
+fn set_of_ours(profile: &mut Profile, key: &str, value: &str) -> Result<(), String> {
+    let settings = &mut profile.settings;
+    let (san, marginal) = (&mut settings.san_path_err, &mut settings.marginal_path);
+    match key {
+        "queue_if_no_path_timeout" => settings.queue_if_no_path_timeout = maybe_time(value)?,
+        "monitors" => settings.monitors = monitors(value)?,
+        "traffic_interval" => settings.traffic_interval = positive(key, value)?,
+        "traffic_missed_max" => settings.traffic_missed_max = number(key, value)?,
+        "updelay" => settings.updelay = time(value)?,
+        "downdelay" => settings.downdelay = time(value)?,
+        "san_path_err_threshold" => san.threshold = number(key, value)?,
+        "san_path_err_forget_rate" => san.forget_rate = number(key, value)?,
+        "san_path_err_recovery_time" => san.recovery_time = time_or_no(value)?,
+        "marginal_path_double_failed_time" => marginal.double_failed_time = time_or_no(value)?,
+        "marginal_path_err_sample_time" => {
+            marginal.err_sample_time = time_or_no(value)?;
+            let least = Duration::from_secs(120);
+            if !marginal.err_sample_time.is_zero() && marginal.err_sample_time < least {
+                return Err(format!("{key} is 120 s at least, not {value}: fewer reads say nothing"));
+            }
+        }
+        "marginal_path_err_rate_threshold" => marginal.err_rate_threshold = number(key, value)?,
+        "marginal_path_err_recheck_gap_time" => marginal.err_recheck_gap_time = time_or_no(value)?,
+        "marginal_pathgroups" => settings.marginal_pathgroups = flag(key, value)?,
+        "read_hedge_after" => settings.read_hedge_after = maybe_time(value)?,
+        "requeue_rate" => settings.requeue_rate = number(key, value)?,
+        "multi_conn" => settings.multi_conn = flag(key, value)?,
         _ => {
             let known: Vec<&str> =
                 std::iter::once("hba_timeout").chain(all(profile).into_iter().map(|(key, _)| key)).collect();
@@ -150,6 +211,49 @@ fn maybe_time(text: &str) -> Result<Option<Duration>, String> {
     }
 }
 
+/// As multipath.conf switches off what it counts and times.
+fn time_or_no(text: &str) -> Result<Duration, String> {
+    if text == "no" { Ok(Duration::ZERO) } else { time(text) }
+}
+
+fn number(key: &str, text: &str) -> Result<u32, String> {
+    if text == "no" {
+        return Ok(0);
+    }
+    text.parse().map_err(|_| format!("{key} is a number, not {text:?}"))
+}
+
+fn flag(key: &str, text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "yes" | "1" => Ok(true),
+        "off" | "no" | "0" => Ok(false),
+        _ => Err(format!("{key} is on or off, not {text:?}")),
+    }
+}
+
+fn on_off(is_on: bool) -> &'static str {
+    if is_on { "on" } else { "off" }
+}
+
+fn monitors(text: &str) -> Result<Monitors, String> {
+    let mut monitors = Monitors { link: false, probe: false, traffic: false };
+    for word in text.split(',') {
+        match word {
+            "link" => monitors.link = true,
+            "probe" => monitors.probe = true,
+            "traffic" => monitors.traffic = true,
+            _ => return Err(unknown("monitor", word, &["link", "probe", "traffic"])),
+        }
+    }
+    Ok(monitors)
+}
+
+fn monitors_name(monitors: Monitors) -> String {
+    let all = [(monitors.link, "link"), (monitors.probe, "probe"), (monitors.traffic, "traffic")];
+    let on: Vec<&str> = all.iter().filter(|(is_on, _)| *is_on).map(|(_, name)| *name).collect();
+    on.join(",")
+}
+
 fn set_watch(transport: &mut Transport, text: &str, set: fn(&mut Watch, Duration)) -> Result<(), String> {
     match maybe_time(text)?.filter(|time| !time.is_zero()) {
         None => transport.watch = None,
@@ -175,6 +279,59 @@ fn grouping_name(grouping: Grouping) -> &'static str {
         Grouping::GroupByTpg => "group_by_tpg",
         Grouping::GroupBySerial => "group_by_serial",
     }
+}
+
+fn prio_name(prio: Prio) -> &'static str {
+    match prio {
+        Prio::Const => "const",
+        Prio::Alua => "alua",
+        Prio::Ana => "ana",
+        Prio::Weighted(_) => "weightedpath",
+        Prio::Latency(_) => "path_latency",
+        Prio::Random(_) => "random",
+    }
+}
+
+fn prio_args(prio: Prio) -> String {
+    match prio {
+        Prio::Const | Prio::Alua | Prio::Ana => String::new(),
+        Prio::Weighted(weights) => weights.to_string(),
+        Prio::Latency(LatencyPrio { reads, base_thousandths }) => {
+            format!("io_num={reads} base_num={}.{:03}", base_thousandths / 1000, base_thousandths % 1000)
+        }
+        Prio::Random(seed) => format!("seed={seed}"),
+    }
+}
+
+/// The prioritizer with its arguments.
+fn with_args(prio: Prio, text: &str) -> Result<Prio, String> {
+    Ok(match prio {
+        Prio::Const | Prio::Alua | Prio::Ana => prio,
+        Prio::Weighted(_) => Prio::Weighted(Weights::parse(text)?),
+        Prio::Latency(_) => Prio::Latency(latency_args(text)?),
+        Prio::Random(_) => {
+            let seed = text.strip_prefix("seed=").and_then(|seed| seed.parse().ok());
+            Prio::Random(seed.ok_or_else(|| format!("random takes seed=NUMBER, not {text:?}"))?)
+        }
+    })
+}
+
+fn latency_args(text: &str) -> Result<LatencyPrio, String> {
+    let mut latency = LatencyPrio::default();
+    for word in text.split_whitespace() {
+        let bad = || format!("path_latency takes io_num=20..200 and base_num=1.1..10, not {word:?}");
+        match word.split_once('=').ok_or_else(bad)? {
+            ("io_num", reads) => {
+                latency.reads = reads.parse().ok().filter(|reads| (20..=200).contains(reads)).ok_or_else(bad)?;
+            }
+            ("base_num", base) => {
+                let base: f64 = base.parse().ok().filter(|base| (1.1..=10.0).contains(base)).ok_or_else(bad)?;
+                latency.base_thousandths = (base * 1000.0).round() as u32;
+            }
+            _ => return Err(bad()),
+        }
+    }
+    Ok(latency)
 }
 
 fn checker_name(checker: Checker) -> &'static str {
@@ -239,6 +396,39 @@ mod tests {
                 set(&mut other, key, &value).unwrap_or_else(|error| panic!("{key} {value}: {error}"));
             }
             assert_eq!(other, profile, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_paths_are_trusted_by_is_set_by_its_name_and_wrong_values_are_named() {
+        let mut profile = ProfileName::Classic.profile();
+        for (key, value, shown) in [
+            ("prio", "weightedpath", "weightedpath"),
+            ("prio_args", "hbtl [1,3]:.+:.:. 50", "hbtl [1,3]:.:.:. 50"),
+            ("prio", "path_latency", "path_latency"),
+            ("prio_args", "io_num=20 base_num=10", "io_num=20 base_num=10.000"),
+            ("prio", "random", "random"),
+            ("prio_args", "seed=7", "seed=7"),
+            ("monitors", "traffic,link", "link,traffic"),
+            ("marginal_pathgroups", "on", "on"),
+            ("marginal_path_err_sample_time", "120", "2m"),
+            ("san_path_err_threshold", "no", "0"),
+            ("read_hedge_after", "50ms", "50ms"),
+            ("multi_conn", "off", "off"),
+        ] {
+            set(&mut profile, key, value).unwrap_or_else(|error| panic!("{key} {value}: {error}"));
+            let now = all(&profile).into_iter().find(|(of, _)| *of == key).unwrap().1;
+            assert_eq!(now, shown, "{key}");
+        }
+        for (key, value, named) in [
+            ("monitors", "prob", "did you mean probe?"),
+            ("marginal_path_err_sample_time", "60", "120 s at least"),
+            ("multi_conn", "maybe", "on or off"),
+            ("prio_args", "hbtl", "seed=NUMBER"),
+            ("requeue_rate", "fast", "is a number"),
+        ] {
+            let error = set(&mut profile, key, value).unwrap_err();
+            assert!(error.contains(named), "{key} {value}: {error}");
         }
     }
 

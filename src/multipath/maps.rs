@@ -1,8 +1,10 @@
 //! Maps, whatever fabric they stand on: what a person looks at and changes.
 
+use serde_json::Value;
+
 use super::map::{Change, Map};
 use super::settings::Settings;
-use super::{Multipath, topology};
+use super::{Multipath, json, topology};
 use crate::block::{DeviceId, Instant};
 use crate::fabric::{Fabric, PathId, PathInfo};
 
@@ -19,6 +21,9 @@ pub trait Maps {
 
     /// A map as `multipath -ll` shows it, called `name` and known to the world as `wwid`.
     fn show(&self, map: &Map, name: &str, wwid: &str) -> String;
+
+    /// All of them as [`json::show`] has them; `name` gives a map's name and WWID.
+    fn json(&self, name: &dyn Fn(&Map) -> (String, String), now: Instant) -> Value;
 
     /// See [`Multipath::fail_path`].
     fn fail_path(&mut self, path: PathId, now: Instant);
@@ -51,6 +56,10 @@ impl<F: Fabric> Maps for Multipath<F> {
 
     fn show(&self, map: &Map, name: &str, wwid: &str) -> String {
         topology::show(self, map, name, wwid)
+    }
+
+    fn json(&self, name: &dyn Fn(&Map) -> (String, String), now: Instant) -> Value {
+        json::show(self, name, now)
     }
 
     fn fail_path(&mut self, path: PathId, now: Instant) {

@@ -17,22 +17,39 @@
 //! | [`Paths`] | a bank that is reached directly or by paths |
 //! | [`conf`] | multipath.conf, read |
 //! | [`topology`] | what `multipath -ll` shows |
+//! | [`json`] | what `multipathd show maps json` shows, and more |
+//! | [`Latencies`] | how long requests took on a path |
 //!
 //! Behaviour after dm-mpath.c and dm-ps-*.c of Linux 6.1 and multipath-tools 0.14, described, not taken.
 
 mod bank;
+mod checks;
 pub mod conf;
+mod errand;
+mod hedge;
+pub mod json;
 pub mod keys;
+mod latencies;
 pub mod map;
 mod maps;
+mod pace;
 mod paths;
+mod prio;
 pub mod profile;
+#[cfg(test)]
+mod scripted;
 pub mod selector;
 pub mod settings;
+mod switchover;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+mod trial;
+#[cfg(test)]
+mod trust_tests;
+mod weights;
 
 pub use bank::Multipath;
+pub use latencies::Latencies;
 pub use maps::Maps;
 pub use paths::Paths;

@@ -22,11 +22,11 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(settings: Settings) -> Lab {
+    fn new(settings: &Settings) -> Lab {
         let mut bank = MemBank::new();
         bank.add(Limits::of_disk(Sectors(2048)));
         let fabric = Emulated::new(bank, Preset::San.graph(), Transport::FC, 1);
-        Lab { multipath: Multipath::new(fabric, settings), now: Instant::START, ids: 0 }
+        Lab { multipath: Multipath::new(fabric, *settings), now: Instant::START, ids: 0 }
     }
 
     /// Lets time pass; what came back by then.
@@ -72,7 +72,7 @@ fn seconds(seconds: u64) -> Duration {
 #[test]
 fn paths_are_grouped_by_what_is_asked_for() {
     let sizes = |grouping| {
-        let lab = Lab::new(Settings { grouping, ..Settings::default() });
+        let lab = Lab::new(&Settings { grouping, ..Settings::default() });
         lab.multipath.maps()[0].groups().iter().map(|group| group.paths.len()).collect::<Vec<usize>>()
     };
     assert_eq!(sizes(Grouping::Failover), [1; 8]);
@@ -85,7 +85,7 @@ fn paths_are_grouped_by_what_is_asked_for() {
 
 #[test]
 fn a_path_is_failed_and_reinstated_by_whoever_says_so() {
-    let mut lab = Lab::new(Settings { grouping: Grouping::Failover, ..Settings::default() });
+    let mut lab = Lab::new(&Settings { grouping: Grouping::Failover, ..Settings::default() });
     assert_eq!(lab.read(), Ok(()));
     lab.multipath.fail_path(PathId(0), lab.now);
     assert!(!lab.multipath.maps()[0].paths()[0].active);
@@ -105,7 +105,7 @@ fn a_path_is_failed_and_reinstated_by_whoever_says_so() {
 #[test]
 fn the_way_back_is_taken_when_the_policy_says_so() {
     let after = |failback| {
-        let mut lab = Lab::new(Settings { failback, ..Settings::default() });
+        let mut lab = Lab::new(&Settings { failback, ..Settings::default() });
         lab.read().unwrap();
         assert_eq!(lab.current_prio(), 50);
         for port in ["ctrl0.p0", "ctrl0.p1"] {
@@ -137,7 +137,7 @@ fn the_way_back_is_taken_when_the_policy_says_so() {
 
 #[test]
 fn without_a_path_requests_wait_or_fail_as_they_are_told() {
-    let mut lab = Lab::new(Settings { no_path_retry: NoPathRetry::Queue, ..Settings::default() });
+    let mut lab = Lab::new(&Settings { no_path_retry: NoPathRetry::Queue, ..Settings::default() });
     let down = |lab: &mut Lab, health| ["cable0", "cable1"].into_iter().for_each(|cable| lab.set(cable, health));
     lab.read().unwrap();
     down(&mut lab, Health::Down);
@@ -176,7 +176,7 @@ fn a_checker_that_reads_sees_what_one_that_asks_does_not() {
 /// The form is `multipath -ll`'s, which others parse.
 #[test]
 fn a_map_is_shown_as_multipath_shows_it() {
-    let mut lab = Lab::new(Settings::default());
+    let mut lab = Lab::new(&Settings::default());
     lab.read().unwrap();
     lab.pass(seconds(2));
     lab.multipath.fail_path(PathId(1), lab.now);

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::Multipath;
 use super::map::{Map, PathState};
-use super::settings::{NoPathRetry, Prio};
-use crate::fabric::Fabric;
+use super::settings::{NoPathRetry, Prio, Settings};
+use crate::fabric::{Fabric, PathId};
 
 /// The word of `multipath -ll` for a checker's state.
 pub fn state_word(state: PathState) -> &'static str {
@@ -15,19 +15,40 @@ pub fn state_word(state: PathState) -> &'static str {
         PathState::Ghost => "ghost",
         PathState::Pending => "i/o pending",
         PathState::Timeout => "i/o timeout",
-        PathState::Unchecked => "undef",
+        PathState::Shaky => "shaky",
+        PathState::Delayed => "delayed",
+        PathState::Removed | PathState::Unchecked => "undef",
     }
+}
+
+/// The kernel's word for a group.
+pub(super) fn group_word(map: &Map, group: usize) -> &'static str {
+    if map.current() == Some(group) { "active" } else { "enabled" }
+}
+
+/// The map's features, as a table of the device mapper has them.
+pub(super) fn features(settings: &Settings) -> &'static str {
+    match settings.no_path_retry {
+        NoPathRetry::Fail => "0",
+        NoPathRetry::Queue | NoPathRetry::Checks(_) => "1 queue_if_no_path",
+    }
+}
+
+/// The hardware handler.
+pub(super) fn handler(settings: &Settings) -> &'static str {
+    if settings.prio == Prio::Alua { "1 alua" } else { "0" }
+}
+
+/// Number of a path's device.
+pub(super) fn device_number(path: PathId) -> String {
+    format!("8:{}", u32::from(path.0) * 16)
 }
 
 /// A map as `multipath -ll` shows it. `name` and `wwid` head it; sizes are in binary units, as there.
 pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &str) -> String {
     let settings = multipath.settings();
     let fabric = multipath.fabric();
-    let features = match settings.no_path_retry {
-        NoPathRetry::Fail => "0",
-        NoPathRetry::Queue | NoPathRetry::Checks(_) => "1 queue_if_no_path",
-    };
-    let handler = if settings.prio == Prio::Alua { "1 alua" } else { "0" };
+    let (features, handler) = (features(settings), handler(settings));
     let limits = fabric.limits(map.unit());
     let write = if limits.read_only { "ro" } else { "rw" };
     let mut text = format!("{name} ({wwid}) dm-0 RAIDLAB,VOLUME\n");
@@ -35,11 +56,7 @@ pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &s
     writeln!(text, "size={size} features='{features}' hwhandler='{handler}' wp={write}").expect("text takes all");
     for (at, group) in map.groups().iter().enumerate() {
         let last_group = at + 1 == map.groups().len();
-        let usable = group.paths.iter().any(|path| map.paths()[*path].active);
-        let status = match (map.current() == Some(at), usable) {
-            (true, _) => "active",
-            (false, _) => "enabled",
-        };
+        let status = group_word(map, at);
         let lead = if last_group { "`-+-" } else { "|-+-" };
         writeln!(text, "{lead} policy='{} 0' prio={} status={status}", settings.selector, group.prio)
             .expect("text takes all");
@@ -49,10 +66,10 @@ pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &s
             let bar = if last_group { "  " } else { "| " };
             let branch = if number + 1 == group.paths.len() { "`-" } else { "|-" };
             let dm = if path.active { "active" } else { "failed" };
-            let minor = u32::from(path.id.0) * 16;
+            let number = device_number(path.id);
             let state = state_word(path.state);
             let link = fabric.link(path.id);
-            writeln!(text, "{bar}{branch} {} {} 8:{minor} {dm} {state} {link}", info.hctl, info.name)
+            writeln!(text, "{bar}{branch} {} {} {number} {dm} {state} {link}", info.hctl, info.name)
                 .expect("text takes all");
         }
     }

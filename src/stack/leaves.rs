@@ -73,6 +73,7 @@ fn settings_for(paths: &NbdPaths) -> Settings {
         checker_timeout: NbdPathOptions::default().cmd_timeout,
         retry_safety: RetrySafety::Fence,
         queue_bytes_max: 256 << 20,
+        ..Settings::default()
     }
 }
 

@@ -246,6 +246,12 @@ pub fn run(payload: &str, env: &[(&str, &str)], images: &[PathBuf]) -> Outcome {
     boot(payload, env, images, Duration::from_secs(60))
 }
 
+/// As [`run`], with more time.
+#[track_caller]
+pub fn run_within(limit: Duration, payload: &str, env: &[(&str, &str)]) -> Outcome {
+    boot(payload, env, &[], limit)
+}
+
 #[track_caller]
 fn boot(payload: &str, env: &[(&str, &str)], images: &[PathBuf], limit: Duration) -> Outcome {
     assert!(images.len() <= 15, "user-mode Linux has 16 block devices of this kind, the first is not for us");

@@ -37,6 +37,9 @@ pub fn lines(graph: &Graph, profile: &Profile, measured: &Outcome) -> Vec<Line> 
             Happening::Transport(paths, note) => (Key::Note(*note), paths.clone()),
             Happening::Map(Change::Failed(path, why)) => (Key::Failed(*why), vec![*path]),
             Happening::Map(Change::Reinstated(path)) => (Key::Reinstated, vec![*path]),
+            Happening::Map(Change::KeptOut(path, state)) => (Key::KeptOut(*state), vec![*path]),
+            Happening::Map(Change::Marginal(path, is_so)) => (Key::Marginal(*is_so), vec![*path]),
+            Happening::Map(Change::Hedged(path)) => (Key::Hedged, vec![*path]),
             Happening::Map(Change::Fencing(path)) => (Key::Fencing, vec![*path]),
             Happening::Map(Change::Fenced(path)) => (Key::Fenced, vec![*path]),
             Happening::Map(change) => (Key::Other(*change), Vec::new()),
@@ -71,6 +74,9 @@ enum Key {
     Note(Note),
     Failed(Why),
     Reinstated,
+    KeptOut(PathState),
+    Marginal(bool),
+    Hedged,
     Fencing,
     Fenced,
     Other(Change),
@@ -159,8 +165,17 @@ impl Key {
             Key::Failed(Why::Checker(state)) => {
                 plain(format!("{paths}: failed by the checker ({})", state_word(*state)))
             }
+            Key::Failed(Why::Link(link)) => plain(format!("{paths}: failed by the link ({link})")),
+            Key::Failed(Why::Silence(time)) => (
+                format!("{paths}: failed, nothing was heard for {}", Span(*time)),
+                Some("(traffic_missed_max + 1/2) x traffic_interval"),
+            ),
             Key::Failed(Why::Asked) => plain(format!("{paths}: failed as asked")),
             Key::Reinstated => plain(format!("{paths}: reinstated")),
+            Key::KeptOut(state) => plain(format!("{paths}: found well, and kept out ({})", state_word(*state))),
+            Key::Marginal(true) => plain(format!("{paths}: marginal, used last")),
+            Key::Marginal(false) => plain(format!("{paths}: marginal no more")),
+            Key::Hedged => (format!("{paths}: late reads go down it, too"), Some("read_hedge_after")),
             Key::Fencing => {
                 plain(format!("{paths}: asking the target to end the old nexus, before writes go elsewhere"))
             }
@@ -173,9 +188,13 @@ impl Key {
                     Some("no_path_retry"),
                 ),
                 Change::Resumed(count) => plain(format!("{count} queued requests go on")),
-                Change::Failed(..) | Change::Reinstated(_) | Change::Fencing(_) | Change::Fenced(_) => {
-                    unreachable!("these have keys of their own")
-                }
+                Change::Failed(..)
+                | Change::Reinstated(_)
+                | Change::KeptOut(..)
+                | Change::Marginal(..)
+                | Change::Hedged(_)
+                | Change::Fencing(_)
+                | Change::Fenced(_) => unreachable!("these have keys of their own"),
             },
         }
     }

@@ -186,6 +186,9 @@ fn check(section: &Section) -> Result<(), String> {
     Ok(())
 }
 
+/// Prioritizers that are taken as they are.
+const PRIOS: [&str; 5] = ["const", "ana", "weightedpath", "path_latency", "random"];
+
 /// The transports that dm-multipath is used over, with these settings.
 fn transports(conf: &Path, settings: &[Setting]) -> Result<Vec<(&'static str, Profile)>, Failure> {
     let base = ProfileName::Classic.profile();
@@ -194,7 +197,14 @@ fn transports(conf: &Path, settings: &[Setting]) -> Result<Vec<(&'static str, Pr
     let mut all = Vec::new();
     for (name, transport) in [("fc", Transport::FC), ("iscsi", Transport::ISCSI)] {
         let mut profile = Profile { transport, settings: usual, ..base };
-        for Setting { key, value, line, column } in settings {
+        // Arguments are those of the prioritizer, wherever they stand.
+        let (prios, others): (Vec<_>, Vec<_>) = settings.iter().partition(|setting| setting.key == "prio");
+        for Setting { key, value, line, column } in prios.into_iter().chain(others) {
+            if key == "prio_args" {
+                // Names of disks and serial numbers, which patterns may match too, say nothing of time.
+                let _ = keys::set(&mut profile, key, value);
+                continue;
+            }
             if key == "features" {
                 // As no_path_retry queue, which has the last word if both are there.
                 let is_told = settings.iter().any(|setting| setting.key == "no_path_retry");
@@ -205,7 +215,10 @@ fn transports(conf: &Path, settings: &[Setting]) -> Result<Vec<(&'static str, Pr
             }
             // An array's own prioritizer or checker takes about as long.
             let taken = match key.as_str() {
-                "prio" if value != "const" => "alua",
+                // sysfs is what the kernel knows by ALUA.
+                "prio" if !PRIOS.contains(&value.as_str()) => "alua",
+                // Fabric notifications are none of ours: what they say is what errors say later.
+                "marginal_pathgroups" if value == "fpin" => "on",
                 "path_checker" if !["tur", "directio", "none"].contains(&value.as_str()) => "tur",
                 _ => value,
             };

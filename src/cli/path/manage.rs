@@ -1,5 +1,7 @@
 //! Paths of a lab that runs: shown, failed, reinstated, switched.
 
+use serde_json::{Value, json};
+
 use crate::block::DeviceId;
 use crate::cli::Failure;
 use crate::cli::job::Say;
@@ -8,6 +10,7 @@ use crate::fabric::PathId;
 use crate::multipath::map::{Change, Map, PathState, Why};
 use crate::multipath::topology::state_word;
 use crate::stack::{Stack, Tier};
+use crate::units::Span;
 
 /// What is to be done once every path was looked at.
 pub struct Wanted {
@@ -38,8 +41,13 @@ impl Wanted {
     /// Does it.
     pub fn carry_out(&self, stack: &mut Stack, say: &mut dyn Say) -> Result<(), Failure> {
         match &self.command {
-            PathCommand::List => {
+            PathCommand::List { json: false } => {
                 list(stack, say);
+                Ok(())
+            }
+            PathCommand::List { json: true } => {
+                let text = serde_json::to_string_pretty(&as_json(stack)).expect("it is plain data");
+                text.lines().for_each(|line| say.line(line));
                 Ok(())
             }
             PathCommand::Fail { path } => {
@@ -72,6 +80,19 @@ fn list(stack: &Stack, say: &mut dyn Say) {
         let text = maps.show(map, stack.map_name(tier, unit), &stack.wwid(tier, unit));
         text.lines().for_each(|line| say.line(line));
     }
+}
+
+/// What `multipathd show maps json` shows of each map, and more.
+fn as_json(stack: &Stack) -> Value {
+    let now = stack.reactor.now();
+    let mut maps = Vec::new();
+    for (tier, of) in Tier::ALL.into_iter().filter_map(|tier| Some((tier, stack.maps(tier)?))) {
+        let name = |map: &Map| (stack.map_name(tier, map.unit()).to_owned(), stack.wwid(tier, map.unit()));
+        if let Value::Array(these) = of.json(&name, now)["maps"].take() {
+            maps.extend(these);
+        }
+    }
+    json!({ "schema": "raidlab-path-list/v1", "major_version": 0, "minor_version": 1, "maps": maps })
 }
 
 fn switch(stack: &mut Stack, group: usize, map: Option<&str>) -> Result<(), Failure> {
@@ -140,6 +161,8 @@ pub fn change_line(
     let why = |why: Why| match why {
         Why::Io(error) => error.to_string(),
         Why::Checker(state) => format!("its checker says {}", state_word(state)),
+        Why::Link(link) => format!("its link is {link}"),
+        Why::Silence(time) => format!("nothing was heard for {}", Span(time)),
         Why::Asked => "as asked".to_owned(),
     };
     match change {
@@ -148,6 +171,16 @@ pub fn change_line(
         }
         Change::Reinstated(path) => {
             ("PathReinstated", Some(name(path)), format!("PathReinstated: {map} {}", name(path)))
+        }
+        Change::KeptOut(path, state) => {
+            ("PathKeptOut", Some(name(path)), format!("PathKeptOut: {map} {} ({})", name(path), state_word(state)))
+        }
+        Change::Marginal(path, is_so) => {
+            let word = if is_so { "is used last" } else { "is used as others again" };
+            ("PathMarginal", Some(name(path)), format!("PathMarginal: {map} {} {word}", name(path)))
+        }
+        Change::Hedged(path) => {
+            ("Hedged", Some(name(path)), format!("Hedged: {map}: late reads go down {}, too", name(path)))
         }
         Change::Switched(group) => {
             ("GroupSwitched", None, format!("GroupSwitched: {map}: requests go down group {}", group + 1))

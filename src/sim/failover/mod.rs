@@ -5,6 +5,8 @@
 
 mod plan;
 #[cfg(test)]
+mod selector_tests;
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
