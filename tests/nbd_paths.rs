@@ -82,12 +82,12 @@ fn striped(lab: &Lab, uris: &[String]) {
 }
 
 /// fio verifies what it wrote, for so many seconds.
-fn fio(lab: &Lab, sample: &Sample, seconds: u64) -> Running {
+fn fio(lab: &Lab, seed: u64, seconds: u64) -> Running {
     let job = format!(
         "fio --name=t --ioengine=nbd --uri=\"$uri\" --rw=randrw --bs=8k --iodepth=8 --fsync=64 --verify=crc32c \
          --verify_fatal=1 --size=40M --loops=10000 --time_based --runtime={seconds} --randseed={} --output-format=json \
          --output=fio.json",
-        sample.seed() >> 32
+        seed >> 32
     );
     lab.call_words(&["serve", "lab", "--run", &job]).within(Duration::from_secs(seconds + 60)).start()
 }
@@ -110,7 +110,7 @@ fn expect_no_more(lab: &Lab, served: Running, predicted: Duration) {
     assert_eq!(lab.member("disk-0")["state"], "in sync");
 }
 
-fn servers_in_turn(sample: Sample) {
+fn servers_in_turn(mut sample: Sample) {
     let lab = Lab::nowhere();
     let at = lab.around();
     image(at, "a", 24 << 20);
@@ -124,7 +124,7 @@ fn servers_in_turn(sample: Sample) {
         false => &[Duration::from_secs(3)],
     };
     let stopped: Duration = stops.iter().sum();
-    let served = fio(&lab, &sample, 14 + stopped.as_secs());
+    let served = fio(&lab, sample.seed(), 14 + stopped.as_secs());
     sleep(Duration::from_secs(2));
     for number in 0..4 {
         servers.remove(number).running.kill();
@@ -193,7 +193,7 @@ fn forward(mut from: UnixStream, mut to: UnixStream, way: &AtomicU8) {
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
 
-fn connections_in_turn(sample: Sample) {
+fn connections_in_turn(mut sample: Sample) {
     let lab = Lab::nowhere();
     let at = lab.around();
     lab.ok("create other --level 1 --disks 2 --size 25M");
@@ -209,7 +209,7 @@ fn connections_in_turn(sample: Sample) {
     striped(&lab, &doors.iter().map(|door| uri(door)).collect::<Vec<_>>());
 
     let stall = CMD_TIMEOUT + Duration::from_secs(4);
-    let served = fio(&lab, &sample, 10 + stall.as_secs());
+    let served = fio(&lab, sample.seed(), 10 + stall.as_secs());
     sleep(Duration::from_secs(1));
     for way in &ways {
         way.set(CUT);
