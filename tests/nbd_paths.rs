@@ -84,7 +84,7 @@ fn striped(lab: &Lab, uris: &[String]) {
 /// fio verifies what it wrote, for so many seconds.
 fn fio(lab: &Lab, seed: u64, seconds: u64) -> Running {
     let job = format!(
-        "fio --name=t --ioengine=nbd --uri=\"$uri\" --rw=randrw --bs=8k --iodepth=8 --fsync=64 --verify=crc32c \
+        "fio --name=t --ioengine=nbd --uri=\"$uri\" --rw=randwrite --bs=8k --iodepth=8 --fsync=64 --verify=crc32c \
          --verify_fatal=1 --size=40M --loops=10000 --time_based --runtime={seconds} --randseed={} --output-format=json \
          --output=fio.json",
         seed >> 32
