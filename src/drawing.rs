@@ -98,7 +98,8 @@ impl Canvas {
 
     /// Lines of text from `x` on, below `top`, broken between words; gives back their lower end.
     pub fn paragraph(&mut self, x: f64, top: f64, font: Font, content: &str, width: f64) -> f64 {
-        let columns = (width / (font.size * CHARACTER_WIDTH)) as usize;
+        let each = if font.bold { BOLD_WIDTH } else { CHARACTER_WIDTH };
+        let columns = (width / (font.size * each)) as usize;
         wrapped(content, columns).iter().fold(top, |y, line| {
             let y = y + font.size * 1.45;
             self.text(x, y, font, Anchor::Start, line);
@@ -143,27 +144,36 @@ pub fn ticks(highest: f64) -> Vec<f64> {
     if highest <= 0.0 {
         return vec![0.0];
     }
-    let magnitude = 10_f64.powf((highest / 4.0).log10().floor());
+    let exponent = (highest / 4.0).log10().floor() as i32;
+    // Divided by what is exact, 0.3 is 0.3.
+    let scaled = |number: f64| match exponent {
+        0.. => number * 10_f64.powi(exponent),
+        _ => number / 10_f64.powi(-exponent),
+    };
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
-        .map(|round| round * magnitude)
-        .find(|step| highest / step <= 4.0)
+        .find(|step| highest / scaled(*step) <= 4.0)
         .expect("ten magnitudes are more than a fourth");
-    (0..=(highest / step) as u32).map(|at| f64::from(at) * step).collect()
+    (0..=(highest / scaled(step)) as u32).map(|at| scaled(f64::from(at) * step)).collect()
 }
 
-/// Lines of at most `columns` characters, broken between words.
+/// Lines of at most `columns` characters, broken between words; a word that is longer than a line is broken as well.
+///
+/// # Panics
+/// If `columns` is 0.
 pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
-    for word in text.split(' ') {
+    let characters: Vec<Vec<char>> = text.split(' ').map(|word| word.chars().collect()).collect();
+    let pieces = characters.iter().flat_map(|word| word.chunks(columns).map(String::from_iter));
+    for word in pieces {
         let line = lines.last_mut().expect("there is a line from the start");
         if line.is_empty() {
-            line.push_str(word);
+            line.push_str(&word);
         } else if line.chars().count() + 1 + word.chars().count() <= columns {
             line.push(' ');
-            line.push_str(word);
+            line.push_str(&word);
         } else {
-            lines.push(word.to_owned());
+            lines.push(word);
         }
     }
     lines
@@ -236,7 +246,7 @@ pub(crate) mod tests {
             .map(|name| attribute(svg.split('>').next().unwrap(), name).parse().unwrap())
             .collect();
         let texts = texts(svg);
-        assert!(texts.len() > 20);
+        assert!(texts.len() > 10);
         for (at, (box_, text)) in texts.iter().enumerate() {
             assert!(box_[0] >= 0.0 && box_[1] >= 0.0 && box_[2] <= size[0] && box_[3] <= size[1], "{text} is cut off");
             for (other, other_text) in &texts[..at] {
@@ -247,9 +257,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_line_is_broken_between_words_and_within_a_word_that_is_longer() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a longestword b", 5), ["a", "longe", "stwor", "d b"]);
+        assert_eq!(wrapped("", 5), [""]);
+    }
+
+    #[test]
     fn ticks_are_round_and_few() {
         assert_eq!(ticks(11.0), [0.0, 5.0, 10.0]);
         assert_eq!(ticks(2_310_000.0), [0.0, 1e6, 2e6]);
+        assert_eq!(ticks(0.303), [0.0, 0.1, 0.2, 0.3]);
         assert_eq!(ticks(4.0), [0.0, 1.0, 2.0, 3.0, 4.0]);
         for highest in 1..2000 {
             assert!((2..=5).contains(&ticks(f64::from(highest)).len()), "{highest}");

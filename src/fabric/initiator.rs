@@ -59,6 +59,17 @@ pub enum Note {
     AdapterReset,
 }
 
+impl Note {
+    /// One note for two paths, if the same became of both: what was given back is added up.
+    pub fn and(self, other: Note) -> Option<Note> {
+        match (self, other) {
+            (Note::FastIoFail(a), Note::FastIoFail(b)) => Some(Note::FastIoFail(a + b)),
+            (Note::DevLoss(a), Note::DevLoss(b)) => Some(Note::DevLoss(a + b)),
+            _ => (self == other).then_some(self),
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Nexus {
     link: Link,

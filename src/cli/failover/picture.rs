@@ -1,209 +1,248 @@
 //! A failover, and a sweep, as one picture each.
-//!
-//! SVG without scripts or outside resources, on a white ground of its own; colours of Okabe and Ito, and nothing is said by colour alone.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::sweep::Point;
 use super::timeline::{self, Line, seconds};
 use crate::block::Instant;
+use crate::drawing::{Anchor, BOLD_WIDTH, CHARACTER_WIDTH, Canvas, Font, GRID, INK, PALETTE, SOFT, fitting, ticks};
 use crate::sim::failover::{FIRST, Outcome, Profile, Scenario};
 use crate::units::Span;
 
+/// Pixels.
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
-const TOP: f64 = 92.0;
-const PLOT: f64 = 180.0;
-const LINE: f64 = 17.0;
-const INK: &str = "#1b1b1b";
-const SOFT: &str = "#5c5c5c";
-const GRID: &str = "#e3e3e3";
-const SERVED: &str = "#56b4e9";
-const STALL: &str = "#d55e00";
-const OTHER: &str = "#0072b2";
+const RIGHT: f64 = WIDTH - 32.0;
+const PLOT_HEIGHT: f64 = 200.0;
+/// Where the texts of a list begin, behind their numbers and times.
+const LISTED: f64 = LEFT + 108.0;
+
+const SERVED: &str = PALETTE[1];
+const STALL: &str = PALETTE[5];
+const NEEDLESS: &str = PALETTE[4];
+
+/// How much higher a plot is than what it shows.
+const HEADROOM: f64 = 1.08;
 
 /// Events that are listed below the plot.
 const LISTED_MAX: usize = 24;
 
-struct Sheet {
-    text: String,
+/// Where a value is drawn.
+struct Plot {
+    top: f64,
+    bottom: f64,
+    /// What is drawn at the top.
+    highest: f64,
 }
 
-impl Sheet {
-    fn new(height: f64, title: &str) -> Sheet {
-        let mut text = String::new();
-        let title = escaped(title);
-        write!(
-            text,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{WIDTH}\" height=\"{height}\" viewBox=\"0 0 {WIDTH} {height}\" \
-             font-family=\"sans-serif\" role=\"img\" aria-label=\"{title}\">\n<title>{title}</title>\n\
-             <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#ffffff\"/>\n"
-        )
-        .expect("text takes all");
-        Sheet { text }
+impl Plot {
+    fn new(top: f64, height: f64, highest: f64) -> Plot {
+        Plot { top, bottom: top + height, highest }
     }
 
-    fn words(&mut self, x: f64, y: f64, size: u32, colour: &str, anchor: &str, words: &str) {
-        let words = escaped(words);
-        writeln!(
-            self.text,
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" font-size=\"{size}\" fill=\"{colour}\" text-anchor=\"{anchor}\">{words}</text>"
-        )
-        .expect("text takes all");
+    fn height_of(&self, value: f64) -> f64 {
+        value / self.highest * (self.bottom - self.top)
     }
 
-    fn bar(&mut self, x: f64, y: f64, width: f64, height: f64, colour: &str, opacity: f64) {
-        writeln!(
-            self.text,
-            "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{width:.2}\" height=\"{height:.2}\" fill=\"{colour}\" fill-opacity=\"{opacity}\"/>"
-        )
-        .expect("text takes all");
+    fn y_of(&self, value: f64) -> f64 {
+        self.bottom - self.height_of(value)
     }
 
-    fn stroke(&mut self, from: (f64, f64), to: (f64, f64), colour: &str, dashes: &str) {
-        writeln!(
-            self.text,
-            "<line x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\" stroke=\"{colour}\" stroke-dasharray=\"{dashes}\"/>",
-            from.0, from.1, to.0, to.1
-        )
-        .expect("text takes all");
-    }
-
-    fn finish(mut self) -> String {
-        self.text.push_str("</svg>\n");
-        self.text
+    /// Lines at round values, with their names left of them.
+    fn grid(&self, canvas: &mut Canvas, right: f64, unit: &str) {
+        for tick in ticks(self.highest) {
+            let y = self.y_of(tick);
+            canvas.line(LEFT, y, right, y, GRID, 1.0);
+            canvas.text(LEFT - 8.0, y + 4.0, Font::soft(11.0), Anchor::End, &format!("{tick}{unit}"));
+        }
     }
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// A round step that gives five to ten marks up to `most`.
-fn step(most: f64) -> f64 {
-    let decade = 10_f64.powf((most / 5.0).log10().floor());
-    [1.0, 2.0, 5.0, 10.0].into_iter().map(|factor| factor * decade).find(|step| most / step <= 8.0).unwrap_or(most)
+/// A title, and paragraphs below it; gives back their lower end.
+fn head(canvas: &mut Canvas, title: &str, paragraphs: [(Font, &str); 2]) -> f64 {
+    let top = canvas.paragraph(LEFT, 8.0, Font::bold(18.0), title, RIGHT - LEFT);
+    paragraphs
+        .into_iter()
+        .fold(top + 2.0, |top, (font, content)| canvas.paragraph(LEFT, top, font, content, RIGHT - LEFT))
 }
 
 /// Served per second, the stall, and what happened, numbered.
 pub fn draw(name: &str, profile: &Profile, scenario: &Scenario, measured: &Outcome, command: &str) -> String {
     let lines = timeline::lines(&profile.preset.graph(), profile, measured);
-    let listed: Vec<&Line> = lines.iter().take(LISTED_MAX).collect();
-    let more = lines.len() - listed.len();
-    let bottom = TOP + PLOT;
-    let height = bottom + 58.0 + LINE * (listed.len() + usize::from(more > 0) + 3) as f64;
-    let mut sheet = Sheet::new(height, &format!("failover: {}, profile {name}", scenario.name));
-    sheet.words(LEFT, 30.0, 18, INK, "start", &format!("{} with the timers of {name}", scenario.name));
-    sheet.words(LEFT, 50.0, 12, SOFT, "start", &timeline::settings_line(name, profile));
-    sheet.words(LEFT, 68.0, 12, INK, "start", &timeline::stall_line(profile, scenario, measured, &lines));
+    let listed = &lines[..lines.len().min(LISTED_MAX)];
+    let title = format!("{} with the timers of {name}", scenario.name);
+    let settings = timeline::settings_line(name, profile);
+    let stall = timeline::stall_line(profile, scenario, measured, &lines);
 
+    let mut canvas = Canvas::default();
+    let top = head(&mut canvas, &title, [(Font::soft(12.0), &settings), (Font::plain(12.0), &stall)]);
+    let bottom = plot(&mut canvas, top + 32.0, measured, listed);
+    let mut y = legend(&mut canvas, bottom + 22.0, measured.longest) + 8.0;
+    for (at, line) in listed.iter().enumerate() {
+        let baseline = y + 12.0 * 1.45;
+        canvas.text(LEFT - 12.0, baseline, Font::bold(12.0), Anchor::End, &(at + 1).to_string());
+        let time = format!("t+{:.4} s", line.at.as_secs_f64());
+        canvas.text(LISTED - 12.0, baseline, Font::soft(12.0), Anchor::End, &time);
+        y = canvas.paragraph(LISTED, y, Font::plain(12.0), &line.text, RIGHT - LISTED);
+    }
+    if lines.len() > listed.len() {
+        let more = format!("and {} more", lines.len() - listed.len());
+        y = canvas.paragraph(LISTED, y, Font::soft(12.0), &more, RIGHT - LISTED);
+    }
+    y = canvas.paragraph(LEFT, y + 8.0, Font::soft(11.0), command, RIGHT - LEFT);
+    canvas.finish(&format!("failover: {title}"), WIDTH, y + 16.0)
+}
+
+/// What was served in each second, before the stall; gives back the lower end of the numbers below.
+fn plot(canvas: &mut Canvas, top: f64, measured: &Outcome, listed: &[Line]) -> f64 {
+    let highest = measured.per_second.iter().copied().max().unwrap_or(0).max(1) as f64;
+    let plot = Plot::new(top, PLOT_HEIGHT, highest * HEADROOM);
     let length = measured.per_second.len().max(1) as f64;
-    let x_of = |second: f64| LEFT + second / length * (WIDTH - LEFT - RIGHT);
-    let most = measured.per_second.iter().copied().max().unwrap_or(1).max(1) as f64;
-    let mut mark = 0.0;
-    while mark <= most {
-        let y = bottom - mark / most * PLOT;
-        sheet.stroke((LEFT, y), (WIDTH - RIGHT, y), GRID, "");
-        sheet.words(LEFT - 8.0, y + 4.0, 11, SOFT, "end", &format!("{mark}"));
-        mark += step(most);
-    }
-    sheet.words(LEFT, TOP - 8.0, 11, SOFT, "start", "requests served per second");
-    for (second, served) in measured.per_second.iter().enumerate() {
-        let height = *served as f64 / most * PLOT;
-        let wide = (x_of(1.0) - x_of(0.0)).max(1.2) - 0.2;
-        sheet.bar(x_of(second as f64), bottom - height, wide, height, SERVED, 1.0);
-    }
-    let from = measured.longest_from.since(Instant::START).as_secs_f64();
-    let wide = x_of(from + measured.longest.as_secs_f64()) - x_of(from);
-    sheet.bar(x_of(from), TOP, wide.max(1.0), PLOT, STALL, 0.18);
-    sheet.stroke((LEFT, bottom), (WIDTH - RIGHT, bottom), INK, "");
-    let mut second = 0.0;
-    while second <= length {
-        sheet.words(x_of(second), bottom + 16.0, 11, SOFT, "middle", &format!("{second} s"));
-        second += step(length);
-    }
+    let x_of = |second: f64| LEFT + second / length * (RIGHT - LEFT);
 
-    let mut number_end = f64::MIN;
-    for (number, line) in listed.iter().enumerate() {
-        let x = x_of((FIRST + line.at).as_secs_f64());
-        sheet.stroke((x, TOP), (x, bottom), SOFT, "2 3");
-        // Numbers that would lie on each other are left to the list.
-        if x > number_end {
-            sheet.words(x, bottom + 32.0, 11, INK, "middle", &format!("{}", number + 1));
-            number_end = x + 18.0;
+    canvas.text(LEFT, top - 8.0, Font::soft(11.0), Anchor::Start, "requests served per second");
+    plot.grid(canvas, RIGHT, "");
+    let from = measured.longest_from.since(Instant::START).as_secs_f64();
+    let width = (x_of(from + measured.longest.as_secs_f64()) - x_of(from)).max(1.0);
+    canvas.shade(x_of(from), top, width, PLOT_HEIGHT, STALL, 0.25);
+    let mut second = 0.0;
+    for same in measured.per_second.chunk_by(|a, b| a == b) {
+        let (height, next) = (plot.height_of(same[0] as f64), second + same.len() as f64);
+        canvas.rectangle(x_of(second), plot.bottom - height, x_of(next) - x_of(second), height, SERVED);
+        second = next;
+    }
+    canvas.line(LEFT, plot.bottom, RIGHT, plot.bottom, INK, 1.0);
+    canvas.rectangle(x_of(from), plot.bottom, width, 4.0, STALL);
+    numbers(canvas, &plot, listed, |line| x_of((FIRST + line.at).as_secs_f64()));
+    for tick in ticks(length) {
+        canvas.text(x_of(tick), plot.bottom + 34.0, Font::soft(11.0), Anchor::Middle, &format!("{tick} s"));
+    }
+    plot.bottom + 36.0
+}
+
+/// Where each listed event was; numbers that would lie on each other are left to the list.
+fn numbers(canvas: &mut Canvas, plot: &Plot, listed: &[Line], x_of: impl Fn(&Line) -> f64) {
+    let mut end = f64::MIN;
+    for (at, line) in listed.iter().enumerate() {
+        let (x, number, font) = (x_of(line), (at + 1).to_string(), Font::bold(11.0));
+        canvas.dotted(x, plot.top, x, plot.bottom + 6.0, SOFT);
+        let half = number.len() as f64 * font.size * BOLD_WIDTH / 2.0;
+        if x - half > end {
+            canvas.text(x, plot.bottom + 17.0, font, Anchor::Middle, &number);
+            end = x + half + 2.0;
         }
     }
-    let mut y = bottom + 56.0;
-    for (number, line) in listed.iter().enumerate() {
-        sheet.words(LEFT, y, 12, INK, "end", &format!("{}", number + 1));
-        sheet.words(LEFT + 84.0, y, 12, SOFT, "end", &format!("t+{:.4} s", line.at.as_secs_f64()));
-        sheet.words(LEFT + 96.0, y, 12, INK, "start", &line.text);
-        y += LINE;
-    }
-    if more > 0 {
-        sheet.words(LEFT + 96.0, y, 12, SOFT, "start", &format!("and {more} more"));
-        y += LINE;
-    }
-    y += 6.0;
-    sheet.bar(LEFT, y - 10.0, 12.0, 12.0, STALL, 0.18);
-    let stall = format!("the longest time that a request stood still: {}", seconds(measured.longest));
-    sheet.words(LEFT + 20.0, y, 12, SOFT, "start", &stall);
-    sheet.words(LEFT, y + LINE, 11, SOFT, "start", command);
-    sheet.finish()
+}
+
+/// What the colours mean; gives back its lower end.
+fn legend(canvas: &mut Canvas, y: f64, longest: Duration) -> f64 {
+    canvas.rectangle(LEFT, y - 6.0, 12.0, 4.0, STALL);
+    let stall = format!("the longest time that a request stood still: {}", seconds(longest));
+    canvas.text(LEFT + 20.0, y, Font::plain(12.0), Anchor::Start, &stall);
+    y
 }
 
 /// Stalls against needless failovers, by the value of the timer.
 pub fn draw_sweep(key: &str, hiccup: Span, hiccups: usize, points: &[Point], command: &str) -> String {
-    let bottom = TOP + PLOT * 1.4;
-    let height = bottom + 110.0;
-    let mut sheet = Sheet::new(height, &format!("what {key} trades"));
-    sheet.words(LEFT, 30.0, 18, INK, "start", &format!("What {key} trades: a long stall against needless failovers"));
-    let told = format!("stall when the link says so, in seconds; failovers of {hiccups} losses of {hiccup} on average");
-    sheet.words(LEFT, 50.0, 12, SOFT, "start", &told);
-    let plot = bottom - TOP;
-    let right = WIDTH - LEFT;
-    let x_of = |at: usize| LEFT + (at as f64 + 0.5) / points.len() as f64 * (right - LEFT);
-    let most = points.iter().map(|point| point.stalls[0].as_secs_f64()).fold(0.1, f64::max);
-    let mut mark = 0.0;
-    while mark <= most {
-        let y = bottom - mark / most * plot;
-        sheet.stroke((LEFT, y), (right, y), GRID, "");
-        sheet.words(LEFT - 8.0, y + 4.0, 11, SOFT, "end", &format!("{mark:.0} s"));
-        mark += step(most);
+    let title = format!("What {key} trades: a long stall against needless failovers");
+    let told = format!("{hiccups} losses of a cable, {hiccup} each on average, and one that lasts");
+    let silent: Vec<String> =
+        points.iter().map(|point| format!("{} at {}", rounded(point.stalls[1]), Span(point.value))).collect();
+    let silent = format!("where nobody says that a path is lost, the stall is {}", silent.join(", "));
+
+    let mut canvas = Canvas::default();
+    let top = head(&mut canvas, &title, [(Font::soft(12.0), &told), (Font::soft(12.0), &silent)]);
+    let y = sweep_plot(&mut canvas, top + 60.0, key, hiccups, points);
+    let y = canvas.paragraph(LEFT, y, Font::soft(11.0), command, RIGHT - LEFT);
+    canvas.finish(&title, WIDTH, y + 16.0)
+}
+
+/// Bars and their line; gives back the lower end of what is said below them.
+fn sweep_plot(canvas: &mut Canvas, top: f64, key: &str, hiccups: usize, points: &[Point]) -> f64 {
+    let stalls = points.iter().map(|point| point.stalls[0].as_secs_f64());
+    let plot = Plot::new(top, PLOT_HEIGHT * 1.3, stalls.fold(0.1, f64::max));
+    let needless = Plot { highest: hiccups.max(1) as f64, ..plot };
+    let right = RIGHT - 32.0;
+    let slot = (right - LEFT) / points.len() as f64;
+    let x_of = |at: usize| LEFT + (at as f64 + 0.5) * slot;
+
+    canvas.shade(LEFT, top - 47.0, 12.0, 12.0, STALL, 0.6);
+    canvas.text(
+        LEFT + 20.0,
+        top - 37.0,
+        Font::plain(12.0),
+        Anchor::Start,
+        "longest stall, if the link says so (bars, left)",
+    );
+    canvas.rectangle(LEFT + 400.0, top - 45.0, 8.0, 8.0, NEEDLESS);
+    canvas.text(LEFT + 416.0, top - 37.0, Font::plain(12.0), Anchor::Start, "needless failovers (line, right)");
+    plot.grid(canvas, right, " s");
+    for tick in ticks(needless.highest) {
+        canvas.text(right + 8.0, needless.y_of(tick) + 4.0, Font::soft(11.0), Anchor::Start, &tick.to_string());
     }
-    let y_of = |needless: usize| bottom - needless as f64 / hiccups as f64 * plot;
-    for needless in [0, hiccups / 2, hiccups] {
-        sheet.words(right + 8.0, y_of(needless) + 4.0, 11, OTHER, "start", &needless.to_string());
-    }
-    let wide = (right - LEFT) / points.len() as f64 * 0.5;
     for (at, point) in points.iter().enumerate() {
-        let height = point.stalls[0].as_secs_f64() / most * plot;
-        sheet.bar(x_of(at) - wide / 2.0, bottom - height, wide, height, STALL, 0.55);
-        sheet.words(x_of(at), bottom + 16.0, 11, INK, "middle", &Span(point.value).to_string());
+        let height = plot.height_of(point.stalls[0].as_secs_f64());
+        canvas.shade(x_of(at) - slot / 4.0, plot.bottom - height, slot / 2.0, height, STALL, 0.6);
+        let value = Span(point.value).to_string();
+        let size = fitting(&value, 11.0, (slot - 4.0) / CHARACTER_WIDTH);
+        canvas.text(x_of(at), plot.bottom + 16.0, Font::plain(size), Anchor::Middle, &value);
     }
     for (at, pair) in points.windows(2).enumerate() {
-        let ends = [y_of(pair[0].needless), y_of(pair[1].needless)];
-        sheet.stroke((x_of(at), ends[0]), (x_of(at + 1), ends[1]), OTHER, "");
+        let [from, to] = [&pair[0], &pair[1]].map(|point| needless.y_of(point.needless as f64));
+        canvas.line(x_of(at), from, x_of(at + 1), to, NEEDLESS, 2.0);
     }
     for (at, point) in points.iter().enumerate() {
-        let y = y_of(point.needless);
-        sheet.bar(x_of(at) - 4.0, y - 4.0, 8.0, 8.0, OTHER, 1.0);
-        sheet.words(x_of(at) + 8.0, y - 7.0, 11, OTHER, "start", &point.needless.to_string());
+        let (x, y, count) = (x_of(at), needless.y_of(point.needless as f64), point.needless.to_string());
+        canvas.rectangle(x - 4.0, y - 4.0, 8.0, 8.0, NEEDLESS);
+        let size = fitting(&count, 11.0, (slot - 2.0) / BOLD_WIDTH);
+        canvas.text(x, y - 8.0, Font::bold(size), Anchor::Middle, &count);
     }
-    sheet.stroke((LEFT, bottom), (right, bottom), INK, "");
-    sheet.bar(LEFT, bottom + 36.0, 12.0, 12.0, STALL, 0.55);
-    sheet.words(LEFT + 20.0, bottom + 46.0, 12, INK, "start", "longest stall (bars, left scale)");
-    sheet.bar(LEFT + 280.0, bottom + 38.0, 8.0, 8.0, OTHER, 1.0);
-    sheet.words(LEFT + 296.0, bottom + 46.0, 12, INK, "start", "needless failovers (line, right scale)");
-    let silent: Vec<String> =
-        points.iter().map(|point| format!("{}: {}", Span(point.value), rounded(point.stalls[1]))).collect();
-    sheet.words(LEFT, bottom + 68.0, 11, SOFT, "start", &format!("stall of a silent loss: {}", silent.join(", ")));
-    sheet.words(LEFT, bottom + 90.0, 11, SOFT, "start", command);
-    sheet.finish()
+    canvas.line(LEFT, plot.bottom, right, plot.bottom, INK, 1.0);
+    let middle = (LEFT + right) / 2.0;
+    let size = fitting(key, 12.0, (right - LEFT) / CHARACTER_WIDTH);
+    canvas.text(middle, plot.bottom + 36.0, Font::plain(size), Anchor::Middle, key);
+    plot.bottom + 44.0
 }
 
 fn rounded(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drawing::tests::assert_readable;
+    use crate::sim::failover::{Client, ProfileName, SCENARIOS, run};
+
+    /// Of all that is shipped, with long words besides.
+    #[test]
+    fn no_text_of_a_failover_covers_another_or_leaves_the_picture() {
+        let client = Client { rate: 10, ..Client::default() };
+        for name in ProfileName::ALL {
+            let profile = name.profile();
+            let graph = profile.preset.graph();
+            for scenario in SCENARIOS {
+                let mut scenario = Scenario::shipped(scenario, &graph, &profile).expect("it is shipped");
+                let measured = run(&profile, graph.clone(), &scenario, client);
+                let command = format!("raidlab failover --scenario {}", "directory/".repeat(30));
+                assert_readable(&draw(name.name(), &profile, &scenario, &measured, &command));
+                scenario.name = "a-story-of-ones-own/".repeat(12);
+                assert_readable(&draw(name.name(), &profile, &scenario, &measured, &command));
+            }
+        }
+    }
+
+    #[test]
+    fn no_text_of_a_sweep_covers_another_or_leaves_the_picture() {
+        for count in [2, 3, 9, 26, 40] {
+            let point = |at: u64| Point {
+                value: Duration::from_millis(100 * (at + 1)),
+                stalls: [Duration::from_millis(101 * (at + 1)), Duration::from_secs(6 * (at + 1))],
+                needless: 100 - at as usize * 100 / count as usize,
+            };
+            let points: Vec<Point> = (0..count).map(point).collect();
+            let command = "raidlab failover --profile classic --sweep fast_io_fail_tmo=1s..60s ".repeat(3);
+            assert_readable(&draw_sweep("hba_timeout", Span(Duration::from_secs(3)), 100, &points, command.trim()));
+        }
+    }
 }

@@ -45,13 +45,12 @@ pub fn lines(graph: &Graph, profile: &Profile, measured: &Outcome) -> Vec<Line> 
             Happening::Map(change) => (Key::Other(*change), Vec::new()),
         };
         // What happens to several paths within a millisecond is told once.
-        let same = |line: &&mut (Duration, Key, Vec<PathId>)| {
-            line.1.is_like(&key) && since - line.0 < Duration::from_millis(1)
-        };
-        match lines.iter_mut().rev().take(40).find(same) {
-            Some((_, of, told)) if !paths.is_empty() => {
-                of.add(&key);
-                told.extend(paths);
+        let near = lines.iter_mut().rev().take(40).filter(|line| since - line.0 < Duration::from_millis(1));
+        let mut same = near.filter_map(|line| line.1.and(&key).map(|both| (line, both)));
+        match same.next() {
+            Some((line, both)) if !paths.is_empty() => {
+                line.1 = both;
+                line.2.extend(paths);
             }
             _ => lines.push((since, key, paths)),
         }
@@ -83,19 +82,11 @@ enum Key {
 }
 
 impl Key {
-    fn is_like(&self, other: &Key) -> bool {
+    /// One key for both, if the same became of all their paths.
+    fn and(&self, other: &Key) -> Option<Key> {
         match (self, other) {
-            (Key::Note(Note::FastIoFail(_)), Key::Note(Note::FastIoFail(_)))
-            | (Key::Note(Note::DevLoss(_)), Key::Note(Note::DevLoss(_))) => true,
-            _ => self == other,
-        }
-    }
-
-    fn add(&mut self, other: &Key) {
-        match (self, other) {
-            (Key::Note(Note::FastIoFail(a)), Key::Note(Note::FastIoFail(b)))
-            | (Key::Note(Note::DevLoss(a)), Key::Note(Note::DevLoss(b))) => *a += b,
-            _ => {}
+            (Key::Note(a), Key::Note(b)) => a.and(*b).map(Key::Note),
+            _ => (self == other).then(|| self.clone()),
         }
     }
 

@@ -218,12 +218,14 @@ impl Run {
             self.came_back(completion);
         }
         for (at, path, note) in self.multipath.fabric_mut().drain_notes() {
-            match self.outcome.timeline.last_mut() {
-                Some((of, Happening::Transport(paths, last))) if *of == at && merges(*last, note) => {
-                    paths.push(path);
-                    *last = merged(*last, note);
-                }
-                _ => self.outcome.timeline.push((at, Happening::Transport(vec![path], note))),
+            if let Some((of, Happening::Transport(paths, last))) = self.outcome.timeline.last_mut()
+                && *of == at
+                && let Some(both) = last.and(note)
+            {
+                paths.push(path);
+                *last = both;
+            } else {
+                self.outcome.timeline.push((at, Happening::Transport(vec![path], note)));
             }
         }
         for (at, _, change) in self.multipath.drain_changes() {
@@ -284,22 +286,6 @@ impl Run {
                 self.outcome.wrong_blocks += 1;
             }
         }
-    }
-}
-
-/// Whether two notes of one moment are one line.
-fn merges(last: Note, next: Note) -> bool {
-    match (last, next) {
-        (Note::FastIoFail(_), Note::FastIoFail(_)) | (Note::DevLoss(_), Note::DevLoss(_)) => true,
-        _ => last == next,
-    }
-}
-
-fn merged(last: Note, next: Note) -> Note {
-    match (last, next) {
-        (Note::FastIoFail(a), Note::FastIoFail(b)) => Note::FastIoFail(a + b),
-        (Note::DevLoss(a), Note::DevLoss(b)) => Note::DevLoss(a + b),
-        _ => last,
     }
 }
 
