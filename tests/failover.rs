@@ -4,24 +4,13 @@ use std::fs;
 use std::time::Duration;
 
 use libtest_mimic::Trial;
+use raidlab::sim::failover::{ProfileName, SCENARIOS};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::cli::raidlab;
 use crate::support::process::Ran;
 use crate::support::story::story;
-
-const PROFILES: [&str; 7] = ["classic", "tuned", "aggressive", "linux-iscsi", "linux-nvme", "vmware", "windows"];
-const SCENARIOS: [&str; 8] = [
-    "cable-pull",
-    "black-hole",
-    "controller-loss",
-    "switch-loss",
-    "flap",
-    "slow-path",
-    "all-paths-down",
-    "failback-storm",
-];
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -49,7 +38,7 @@ fn json(ran: &Ran) -> Value {
 
 fn every_stall() {
     let at = here();
-    for profile in PROFILES {
+    for profile in ProfileName::ALL {
         for scenario in SCENARIOS {
             let ran = call(&at, &format!("failover --profile {profile} --scenario {scenario} --rate 300 --json"));
             let told = json(&ran);
