@@ -173,6 +173,13 @@ fn a_public_server() {
     lab.refuses("serve lab --tls maybe", 3, "require");
     lab.refuses("serve lab --tls-certificates nowhere", 4, "nowhere/server-cert.pem: No such file");
     let ours = lab.around().join("ours");
+    fs::create_dir(lab.around().join("bare")).expect("there is none");
+    for name in ["server-cert.pem", "server-key.pem"] {
+        fs::copy(ours.join(name), lab.around().join("bare").join(name)).expect("there is room");
+    }
+    lab.refuses("serve lab --tls-certificates bare --tls-verify-peer", 4, "bare/ca-cert.pem: No such file");
+    let bare = captive(&lab, "--tls-certificates bare", "true").expect_ok();
+    assert!(bare.stderr.contains("there is no bare/ca-cert.pem"), "{bare}");
     fs::copy(ours.join("client-key.pem"), ours.join("server-key.pem")).expect("there is room");
     lab.refuses("serve lab --tls-certificates ours", 4, "server-key.pem");
     fs::write(ours.join("server-key.pem"), "no key").expect("there is room");
@@ -231,11 +238,11 @@ fn members(mut sample: Sample) {
         ]
     };
     let create = |uris: &[String]| format!("create lab --level 5 --chunk 64K --members {}", uris.join(" "));
-    lab.refuses(&create(&uris("theirs")), 4, "no TLS with this server");
+    lab.refuses(&create(&uris("theirs")), 4, "ca-cert.pem of ?tls-certificates=DIR");
     lab.refuses(&create(&uris("ours")).replace("nbds+", "nbd+"), 4, "nbds+unix://");
     lab.refuses(&create(&uris("nowhere")), 4, "nowhere/ca-cert.pem");
     let other = uris("ours")[0].clone() + "&tls-hostname=elsewhere.example";
-    lab.refuses(&create(&[other, uris("ours")[1].clone(), uris("ours")[2].clone()]), 4, "elsewhere.example");
+    lab.refuses(&create(&[other, uris("ours")[1].clone(), uris("ours")[2].clone()]), 4, "?tls-hostname=NAME");
     assert!(!lab.file("lab.toml").exists());
 
     lab.ok(&create(&uris("ours")));
