@@ -22,11 +22,13 @@ impl AtOnce {
         let info = |path: usize| PathInfo {
             hctl: format!("{path}:0:0:0"),
             name: format!("path{path}"),
+            host: 0,
             hba: path,
             controller: 0,
             tpg: 0,
             unit: DeviceId(0),
-            fencing: Fencing::None,
+            fencing: Fencing::Epoch,
+            queue_depth: 0,
         };
         AtOnce { paths: (0..paths).map(info).collect(), events: Vec::new() }
     }
@@ -60,6 +62,14 @@ impl Fabric for AtOnce {
     fn fence(&mut self, path: PathId, _: PathId, _: Instant) {
         self.events.push(Event::Fenced(path));
     }
+
+    fn abort(&mut self, _: PathId, _: RequestId, _: Instant) {}
+
+    fn reset(&mut self, _: DeviceId, _: PathId, _: Instant) {}
+
+    fn set_epoch(&mut self, _: DeviceId, _: u64) {}
+
+    fn activate(&mut self, _: PathId, _: Instant) {}
 
     fn poll(&mut self, _: Instant, events: &mut Vec<Event>) {
         events.append(&mut self.events);

@@ -267,6 +267,9 @@ pub struct PathsConfig {
     /// Whose timers; those usual for the fabric, if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
+    /// Members may have paths on which writes can land late (`retry_safety none`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
     /// What differs from them, by [the names of `multipath.conf`](crate::multipath::keys).
     #[serde(flatten)]
     pub settings: BTreeMap<String, Word>,
@@ -303,7 +306,7 @@ impl<'de> Deserialize<'de> for Word {
 impl PathsConfig {
     /// This fabric, with the timers usual for it.
     pub fn new(preset: Preset, at: PathsAt) -> PathsConfig {
-        PathsConfig { at, preset, profile: None, settings: BTreeMap::new() }
+        PathsConfig { at, preset, profile: None, force: false, settings: BTreeMap::new() }
     }
 
     /// Fabric, timers and policies; an error names the setting that is wrong, and says what to do.
@@ -313,10 +316,12 @@ impl PathsConfig {
         for (key, Word(value)) in &self.settings {
             keys::set(&mut profile, key, value)?;
         }
-        match profile.contradiction() {
-            Some(why) => Err(why),
-            None => Ok(profile),
+        if let Some(why) = profile.contradiction() {
+            return Err(why);
         }
+        let below_raid = profile.settings.retry_safety.check_below_raid(self.force || !self.at.is_under());
+        below_raid.map_err(|error| format!("{error} (force = true in [paths])"))?;
+        Ok(profile)
     }
 }
 
@@ -534,6 +539,7 @@ mod tests {
             ("preset = \"san\"\nno_path_retri = 5", "did you mean no_path_retry?"),
             ("preset = \"san\"\nfast_io_fail_tmo = 90", "dev_loss_tmo"),
             ("preset = \"san\"\nat = \"middle\"", "middle"),
+            ("preset = \"san\"\nat = \"members\"\nretry_safety = \"none\"", "force = true"),
         ] {
             fs::write(dir.path().join(FILE_NAME), format!("version = 1\n[paths]\n{line}\n")).unwrap();
             let error = Config::<toml::Table>::read(dir.path()).unwrap_err().to_string();

@@ -39,7 +39,6 @@ use crate::disk::{
     MmapBank, NbdDiskError, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
 };
 use crate::multipath::Paths;
-use crate::multipath::profile::Profile;
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
 use crate::raid::sync::SyncOptions;
@@ -518,8 +517,8 @@ fn reached<B: Bank>(bank: B, config: &LabConfig, are_there: fn(PathsAt) -> bool,
     match config.paths.as_ref().filter(|paths| are_there(paths.at)) {
         None => Paths::Direct(bank),
         Some(paths) => {
-            let Profile { preset, transport, settings } = paths.profile().expect("it was looked at when it was read");
-            Paths::many(bank, preset.graph_for(units), transport, settings, FABRIC_SEED)
+            let profile = paths.profile().expect("it was looked at when it was read");
+            Paths::many(bank, profile.graph_for(units), profile.transport, profile.settings, FABRIC_SEED)
         }
     }
 }

@@ -221,11 +221,13 @@ impl Kept {
         let info = |path: usize| PathInfo {
             hctl: format!("0:0:{path}:0"),
             name: format!("path{path}"),
+            host: 0,
             hba: 0,
             controller: 0,
             tpg: 0,
             unit: DeviceId(0),
-            fencing: Fencing::None,
+            fencing: Fencing::Epoch,
+            queue_depth: 0,
         };
         Kept {
             infos: (0..kinds.len()).map(info).collect(),
@@ -276,6 +278,14 @@ impl Fabric for Kept {
     fn fence(&mut self, path: PathId, _: PathId, _: Instant) {
         self.events.push(Event::Fenced(path));
     }
+
+    fn abort(&mut self, _: PathId, _: RequestId, _: Instant) {}
+
+    fn reset(&mut self, _: DeviceId, _: PathId, _: Instant) {}
+
+    fn set_epoch(&mut self, _: DeviceId, _: u64) {}
+
+    fn activate(&mut self, _: PathId, _: Instant) {}
 
     fn poll(&mut self, _: Instant, events: &mut Vec<Event>) {
         events.append(&mut self.events);

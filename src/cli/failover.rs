@@ -116,11 +116,13 @@ pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome
     if let Some(why) = profile.contradiction() {
         return Err(Failure::usage(why));
     }
-    let graph = profile.preset.graph();
-    let scenario = match Scenario::shipped(&args.scenario, &graph, &profile) {
-        Some(scenario) => scenario,
+    let preset = profile.graph();
+    let (scenario, topology) = match Scenario::shipped(&args.scenario, &preset, &profile) {
+        Some(scenario) => (scenario, None),
         None => scenario_file::read(&args.scenario).map_err(Failure::usage)?,
     };
+    let graph = topology.unwrap_or(preset);
+    profile.settings.retry_safety.check(graph.paths()).map_err(|why| Failure::usage(why.to_string()))?;
     if let Some(unknown) = scenario.unknown_component(&graph) {
         let known: Vec<&str> = graph.components().iter().map(|component| component.name.as_str()).collect();
         return Err(Failure::usage(keys::unknown("component", unknown, &known)));
@@ -213,14 +215,14 @@ fn as_json(
     measured: &Measured,
     command: &str,
 ) -> serde_json::Value {
-    let graph = profile.preset.graph();
+    let graph = &measured.graph;
     let quantile =
         |percent: usize| measured.latencies.get(measured.latencies.len() * percent / 100).map(Duration::as_secs_f64);
     json!({
         "schema": "raidlab-failover/v1",
         "command": command,
         "profile": whose(args),
-        "fabric": profile.preset.name(),
+        "fabric": graph.name(),
         "settings": keys::all(profile).into_iter().map(|(key, value)| (key.to_owned(), value.into()))
             .collect::<serde_json::Map<String, serde_json::Value>>(),
         "scenario": scenario.name,
@@ -237,7 +239,7 @@ fn as_json(
         "per_second": measured.per_second,
         "paths": graph.paths().iter().zip(&measured.per_path)
             .map(|(path, commands)| json!({ "name": path.name, "hctl": path.hctl, "commands": commands })).collect::<Vec<_>>(),
-        "timeline": timeline::lines(&graph, profile, measured).into_iter()
+        "timeline": timeline::lines(profile, measured).into_iter()
             .map(|line| json!({ "at": line.at.as_secs_f64(), "text": line.text })).collect::<Vec<_>>(),
     })
 }

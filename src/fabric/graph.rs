@@ -9,14 +9,16 @@
 //! ports of a dual-ported disk are its own.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::block::DeviceId;
-use crate::fabric::{Fencing, PathId, PathInfo};
+use crate::fabric::{Access, Fencing, PathId, PathInfo};
 
 /// What a component is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A port of a host bus adapter, or a network card.
     Hba,
@@ -46,12 +48,56 @@ pub struct Component {
 /// Components and paths.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Graph {
+    name: &'static str,
     components: Vec<Component>,
     paths: Vec<PathInfo>,
     /// What each path crosses, from the host on.
     routes: Vec<Vec<ComponentId>>,
     /// The last component of a route is the unit's own: a port of the disk.
     own_ports: bool,
+    wires: Vec<Wire>,
+    alua: Alua,
+}
+
+/// What a path costs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wire {
+    /// From a command sent to its answer, the unit's own time not counted.
+    pub latency: Duration,
+    /// How far a command's time may be from that, in percent, at the most 100.
+    pub jitter: u32,
+    /// Bytes a second, each way.
+    pub bandwidth: u64,
+}
+
+impl Default for Wire {
+    /// 100 µs ± 20 %, 1 GB/s.
+    fn default() -> Wire {
+        Wire { latency: Duration::from_micros(100), jitter: 20, bandwidth: 1_000_000_000 }
+    }
+}
+
+/// How long a controller takes to take over, where nobody says otherwise.
+pub const TRANSITION: Duration = Duration::from_secs(2);
+
+/// How an array's controllers share its units (asymmetric logical unit access).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alua {
+    /// What controllers offer that do not own the unit: non-optimized, or standby.
+    pub others: Access,
+    /// The array gives the units of a controller that is gone to another.
+    pub implicit: bool,
+    /// A host may ask for another owner (SET TARGET PORT GROUPS).
+    pub explicit: bool,
+    /// How long a change of owners takes.
+    pub transition: Duration,
+}
+
+impl Default for Alua {
+    /// Active/active: the others are non-optimized; implicit and explicit.
+    fn default() -> Alua {
+        Alua { others: Access::NonOptimized, implicit: true, explicit: true, transition: TRANSITION }
+    }
 }
 
 /// Shapes of fabrics that are found in the field.
@@ -66,11 +112,13 @@ pub enum Preset {
     NvmeTcp,
     /// Dual-ported SAS: 2 adapters, 2 chains of 2 expanders, cabled top-down on one and bottom-up on the other: 2 paths.
     SasDual,
+    /// As `San`, but the controller that does not own the unit is standby until it is activated.
+    ActivePassive,
 }
 
 impl Preset {
     /// All of them.
-    pub const ALL: [Preset; 4] = [Preset::San, Preset::Iscsi, Preset::NvmeTcp, Preset::SasDual];
+    pub const ALL: [Preset; 5] = [Preset::San, Preset::Iscsi, Preset::NvmeTcp, Preset::SasDual, Preset::ActivePassive];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
@@ -79,6 +127,7 @@ impl Preset {
             Preset::Iscsi => "iscsi",
             Preset::NvmeTcp => "nvme-tcp",
             Preset::SasDual => "sas-dual",
+            Preset::ActivePassive => "active-passive",
         }
     }
 
@@ -98,7 +147,13 @@ impl Preset {
             Preset::San => switched(2, 2, 2),
             Preset::Iscsi | Preset::NvmeTcp => switched(2, 2, 1),
             Preset::SasDual => sas_dual(),
+            Preset::ActivePassive => {
+                let mut graph = switched(2, 2, 2);
+                graph.set_alua(Alua { others: Access::Standby, ..Alua::default() });
+                graph
+            }
         };
+        graph.name = self.name();
         for path in &mut graph.paths {
             let (nexus, _) = path.hctl.rsplit_once(':').expect("host, channel, target, unit");
             path.hctl = format!("{nexus}:{}", first.0);
@@ -118,7 +173,20 @@ impl fmt::Display for Preset {
 impl Graph {
     /// Without components and paths.
     pub fn new() -> Graph {
-        Graph { components: Vec::new(), paths: Vec::new(), routes: Vec::new(), own_ports: false }
+        Graph::named("fabric")
+    }
+
+    /// Without components and paths, and with a name for it all.
+    pub fn named(name: &'static str) -> Graph {
+        Graph {
+            name,
+            components: Vec::new(),
+            paths: Vec::new(),
+            routes: Vec::new(),
+            own_ports: false,
+            wires: Vec::new(),
+            alua: Alua::default(),
+        }
     }
 
     /// Adds a component.
@@ -134,13 +202,16 @@ impl Graph {
         self.paths.push(PathInfo {
             hctl: format!("{hba}:0:{target}:0"),
             name: disk_name(number),
+            host: 0,
             hba,
             controller,
             tpg: controller as u16 + 1,
             unit: DeviceId(0),
-            fencing: Fencing::Session,
+            fencing: Fencing::Epoch,
+            queue_depth: 0,
         });
         self.routes.push(route);
+        self.wires.push(Wire::default());
         PathId(number as u16)
     }
 
@@ -159,7 +230,13 @@ impl Graph {
             }
             self.paths.push(PathInfo { hctl, name, unit, ..like });
             self.routes.push(route);
+            self.wires.push(self.wires[way]);
         }
+    }
+
+    /// The name for it all.
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// All components.
@@ -175,6 +252,66 @@ impl Graph {
     /// What a path crosses, from the host on.
     pub fn route(&self, path: PathId) -> &[ComponentId] {
         &self.routes[usize::from(path.0)]
+    }
+
+    /// What a path costs.
+    pub fn wire(&self, path: PathId) -> Wire {
+        self.wires[usize::from(path.0)]
+    }
+
+    /// Sets what a path costs.
+    pub fn set_wire(&mut self, path: PathId, wire: Wire) {
+        self.wires[usize::from(path.0)] = wire;
+    }
+
+    /// Sets how many commands may be under way on a path; 0: as many as there are.
+    pub fn set_queue_depth(&mut self, path: PathId, commands: u32) {
+        self.paths[usize::from(path.0)].queue_depth = commands;
+    }
+
+    /// Puts a path into another target port group than its controller's.
+    pub fn set_tpg(&mut self, path: PathId, tpg: u16) {
+        self.paths[usize::from(path.0)].tpg = tpg;
+    }
+
+    /// How the controllers share the units.
+    pub fn alua(&self) -> Alua {
+        self.alua
+    }
+
+    /// Sets how the controllers share the units.
+    pub fn set_alua(&mut self, alua: Alua) {
+        self.alua = alua;
+    }
+
+    /// The same fabric before a target that promises no more than this.
+    #[must_use]
+    pub fn with_fencing(mut self, fencing: Fencing) -> Graph {
+        self.paths.iter_mut().for_each(|path| path.fencing = fencing);
+        self
+    }
+
+    /// The same for so many hosts: each has adapters and cables of its own, `h1.hba0`, and shares what lies behind them. The paths of
+    /// the first host come first.
+    #[must_use]
+    pub fn for_hosts(&self, hosts: usize) -> Graph {
+        let mut graph = self.clone();
+        for host in 1..hosts {
+            let mut own = Vec::new();
+            for component in &self.components {
+                let at = match component.kind {
+                    Kind::Hba | Kind::Cable => graph.add(component.kind, format!("h{host}.{}", component.name)),
+                    Kind::Switch | Kind::Port | Kind::Controller => ComponentId(own.len()),
+                };
+                own.push(at);
+            }
+            for ((info, route), wire) in self.paths.iter().zip(&self.routes).zip(&self.wires) {
+                graph.paths.push(PathInfo { host, ..info.clone() });
+                graph.routes.push(route.iter().map(|component| own[component.0]).collect());
+                graph.wires.push(*wire);
+            }
+        }
+        graph
     }
 
     /// The component of this name.
@@ -256,7 +393,7 @@ mod tests {
     #[test]
     fn presets_have_the_paths_their_owners_expect() {
         let counts = Preset::ALL.map(|preset| preset.graph().paths().len());
-        assert_eq!(counts, [8, 4, 4, 2]);
+        assert_eq!(counts, [8, 4, 4, 2, 8]);
         let san = Preset::San.graph();
         assert_eq!(san.through(san.find("switch0").unwrap()).count(), 4);
         assert_eq!(san.through(san.find("ctrl1").unwrap()).count(), 4);

@@ -6,12 +6,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::frame;
 use super::transport::{Abort, RESET_SETTLE, Transport};
-use super::{Link, PathId};
+use super::{Link, PathId, PathInfo};
 use crate::block::{Completion, Instant, IoError, Op, Request};
-
-/// How long a target may say that it is in transition (`ALUA_FAILOVER_TIMEOUT`).
-pub(super) const TRANSITION_TMO: Duration = Duration::from_secs(60);
 
 /// How soon a target in transition is asked again.
 pub const BUSY_DELAY: Duration = Duration::from_millis(100);
@@ -22,7 +20,7 @@ pub(super) type Tag = u64;
 /// What has to be done outside.
 #[derive(Clone, Debug)]
 pub(super) enum Out {
-    /// A command goes out; its request is [`Initiator::request`].
+    /// A command goes out: [`Initiator::on_the_wire`].
     Send(PathId, Tag),
     /// The target is asked to abort an attempt.
     Abort(PathId, Tag),
@@ -74,6 +72,8 @@ impl Note {
 struct Nexus {
     link: Link,
     hba: usize,
+    /// Commands that may be under way; 0: as many as there are.
+    queue_depth: usize,
     lost_at: Instant,
     heard_at: Instant,
     asked_at: Option<Instant>,
@@ -87,12 +87,15 @@ enum Stage {
     Aborting,
     /// The target is busy with itself: it is asked again.
     Busy,
+    /// The path has as much under way as it may have.
+    HeldBack,
 }
 
 #[derive(Clone, Debug)]
 struct Command {
     path: PathId,
     request: Request,
+    epoch: u64,
     first: Instant,
     sent: Instant,
     due: Instant,
@@ -109,29 +112,53 @@ pub(super) struct Initiator {
     /// By the tag of the attempt under way: in the order they were sent.
     commands: BTreeMap<Tag, Command>,
     tags: Tag,
+    /// Answers that nobody waited for any more.
+    stale_answers: u64,
 }
 
 impl Initiator {
-    /// All links are up; `hbas` says on which adapter each path is.
-    pub(super) fn new(transport: Transport, hbas: impl Iterator<Item = usize>, now: Instant) -> Initiator {
-        let nexus = |hba| Nexus {
+    /// All links are up.
+    pub(super) fn new(transport: Transport, paths: &[PathInfo], now: Instant) -> Initiator {
+        let nexus = |path: &PathInfo| Nexus {
             link: Link::Online,
-            hba,
+            hba: path.hba,
+            queue_depth: path.queue_depth as usize,
             lost_at: now,
             heard_at: now,
             asked_at: None,
             login_due: now,
             resetting_until: None,
         };
-        Initiator { transport, nexuses: hbas.map(nexus).collect(), commands: BTreeMap::new(), tags: 0 }
+        Initiator {
+            transport,
+            nexuses: paths.iter().map(nexus).collect(),
+            commands: BTreeMap::new(),
+            tags: 0,
+            stale_answers: 0,
+        }
     }
 
     pub(super) fn link(&self, path: PathId) -> Link {
         self.nexus(path).link
     }
 
-    pub(super) fn request(&self, tag: Tag) -> &Request {
-        &self.commands[&tag].request
+    /// An attempt as it goes over the wire.
+    pub(super) fn on_the_wire(&self, tag: Tag) -> frame::Command {
+        let Command { path, request, epoch, .. } = &self.commands[&tag];
+        let mut of_path = self.commands.iter().filter(|(_, command)| command.path == *path);
+        let oldest = of_path.next().map_or(tag, |(oldest, _)| *oldest);
+        let (extent, wanted) = (request.extent, frame::Wanted::of(&request.op));
+        frame::Command { tag, id: request.id, epoch: *epoch, oldest, extent, wanted }
+    }
+
+    /// The newest attempt there is.
+    pub(super) fn newest(&self) -> Tag {
+        self.tags
+    }
+
+    /// Answers that nobody waited for any more.
+    pub(super) fn stale_answers(&self) -> u64 {
+        self.stale_answers
     }
 
     /// Whether an attempt may still be answered.
@@ -148,12 +175,13 @@ impl Initiator {
         &self.nexuses[usize::from(path.0)]
     }
 
-    pub(super) fn submit(&mut self, path: PathId, request: Request, now: Instant, out: &mut Vec<Out>) {
+    pub(super) fn submit(&mut self, path: PathId, request: Request, epoch: u64, now: Instant, out: &mut Vec<Out>) {
         let error = match self.nexus(path).link {
             Link::Online | Link::Blocked => {
                 let command = Command {
                     path,
                     request,
+                    epoch,
                     first: now,
                     sent: now,
                     due: now,
@@ -173,7 +201,13 @@ impl Initiator {
     fn send(&mut self, mut command: Command, now: Instant, out: &mut Vec<Out>) {
         let nexus = self.nexus(command.path);
         let goes_out = nexus.link == Link::Online && nexus.resetting_until.is_none();
+        let depth = nexus.queue_depth;
         let tag = self.new_tag();
+        if goes_out && depth > 0 && self.under_way(command.path) >= depth {
+            command.stage = Stage::HeldBack;
+            self.commands.insert(tag, command);
+            return;
+        }
         command.sent = now;
         command.due = now + self.transport.cmd_timeout;
         command.stage = Stage::Sent;
@@ -192,12 +226,24 @@ impl Initiator {
     }
 
     /// An attempt was answered; nobody waits for it any more if it is too late.
-    pub(super) fn answered(&mut self, tag: Tag, op: Option<Op>, result: Result<(), IoError>, out: &mut Vec<Out>) {
-        let Some(mut command) = self.commands.remove(&tag) else { return };
+    pub(super) fn answered(
+        &mut self,
+        tag: Tag,
+        op: Option<Op>,
+        result: Result<(), IoError>,
+        now: Instant,
+        out: &mut Vec<Out>,
+    ) {
+        let Some(mut command) = self.commands.remove(&tag) else {
+            self.stale_answers += 1;
+            return;
+        };
         if let Some(op) = op {
             command.request.op = op;
         }
-        out.push(Out::Done(command.path, command.request.complete(result)));
+        let path = command.path;
+        out.push(Out::Done(path, command.request.complete(result)));
+        self.send_held_back(path, now, out);
     }
 
     /// An abort was answered: the attempt is over, without effect from now on.
@@ -210,13 +256,15 @@ impl Initiator {
     /// The target said that it is in transition: the command is sent again a little later, for so long as a transition may last.
     pub(super) fn busy(&mut self, tag: Tag, now: Instant, out: &mut Vec<Out>) {
         let Some(command) = self.commands.get_mut(&tag) else { return };
-        if now < command.first + TRANSITION_TMO {
+        if now < command.first + self.transport.transition_tmo {
             command.stage = Stage::Busy;
             command.due = now + BUSY_DELAY;
             return;
         }
         let command = self.commands.remove(&tag).expect("it was just there");
-        out.push(Out::Done(command.path, command.request.complete(Err(IoError::Transport))));
+        let path = command.path;
+        out.push(Out::Done(path, command.request.complete(Err(IoError::Transport))));
+        self.send_held_back(path, now, out);
     }
 
     fn again(&mut self, command: Command, now: Instant, out: &mut Vec<Out>) {
@@ -224,7 +272,9 @@ impl Initiator {
         if command.attempts < most && now < command.first + self.transport.cmd_timeout * most {
             return self.send(command, now, out);
         }
-        out.push(Out::Done(command.path, command.request.complete(Err(IoError::Timeout))));
+        let path = command.path;
+        out.push(Out::Done(path, command.request.complete(Err(IoError::Timeout))));
+        self.send_held_back(path, now, out);
     }
 
     /// The link says so, or it was found out.
@@ -252,6 +302,27 @@ impl Initiator {
         }
     }
 
+    fn under_way(&self, path: PathId) -> usize {
+        let is_out = |command: &&Command| command.path == path && command.stage != Stage::HeldBack;
+        self.commands.values().filter(is_out).count()
+    }
+
+    /// Room on a path is for the oldest that was held back.
+    fn send_held_back(&mut self, path: PathId, now: Instant, out: &mut Vec<Out>) {
+        if self.nexus(path).queue_depth == 0 {
+            return;
+        }
+        let waits = |(tag, command): (&Tag, &Command)| {
+            (command.path == path && command.stage == Stage::HeldBack).then_some(*tag)
+        };
+        while let Some(tag) = self.commands.iter().find_map(waits)
+            && self.under_way(path) < self.nexus(path).queue_depth
+        {
+            let command = self.commands.remove(&tag).expect("it was just found");
+            self.send(command, now, out);
+        }
+    }
+
     fn take(&mut self, which: impl Fn(&Command) -> bool) -> Vec<Command> {
         let tags: Vec<Tag> = self.commands.iter().filter(|(_, command)| which(command)).map(|(tag, _)| *tag).collect();
         tags.iter().filter_map(|tag| self.commands.remove(tag)).collect()
@@ -272,6 +343,14 @@ impl Initiator {
         );
     }
 
+    /// The target was told to forget what was sent before `begun`, and has: it is sent again.
+    pub(super) fn forgotten(&mut self, path: PathId, begun: Instant, now: Instant, out: &mut Vec<Out>) {
+        for mut command in self.take(|command| command.path == path && command.sent < begun) {
+            command.attempts = command.attempts.saturating_sub(1);
+            self.send(command, now, out);
+        }
+    }
+
     /// When a timer of a nexus is due next.
     fn nexus_due(&self, path: PathId) -> Option<Instant> {
         let (nexus, transport) = (self.nexus(path), &self.transport);
@@ -288,8 +367,9 @@ impl Initiator {
                     None => nexus.heard_at + watch.interval,
                 });
                 let oldest = || {
-                    let mine =
-                        self.commands.values().filter(|command| command.path == path && command.sent >= nexus.heard_at);
+                    let mine = self.commands.values().filter(|command| {
+                        command.path == path && command.stage != Stage::HeldBack && command.sent >= nexus.heard_at
+                    });
                     mine.map(|command| command.sent).min()
                 };
                 let user = transport.user_timeout.and_then(|timeout| oldest().map(|sent| sent + timeout));
@@ -303,8 +383,8 @@ impl Initiator {
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let nexuses = (0..self.nexuses.len()).filter_map(|path| self.nexus_due(PathId(path as u16))).min();
-        let commands =
-            self.commands.values().map(|command| command.reset_due.unwrap_or(command.due).min(command.due)).min();
+        let waiting = self.commands.values().filter(|command| command.stage != Stage::HeldBack);
+        let commands = waiting.map(|command| command.reset_due.unwrap_or(command.due).min(command.due)).min();
         Instant::earliest([nexuses, commands])
     }
 
@@ -315,7 +395,9 @@ impl Initiator {
                 self.nexus_tick(path, now, out);
             }
         }
-        let is_due = |command: &Command| command.due <= now || command.reset_due.is_some_and(|due| due <= now);
+        let is_due = |command: &Command| {
+            command.stage != Stage::HeldBack && (command.due <= now || command.reset_due.is_some_and(|due| due <= now))
+        };
         for tag in self.commands.iter().filter(|(_, command)| is_due(command)).map(|(tag, _)| *tag).collect::<Vec<_>>()
         {
             if self.commands.contains_key(&tag) {
@@ -410,6 +492,7 @@ impl Initiator {
                 command.attempts -= 1;
                 self.send(command, now, out);
             }
+            (Stage::HeldBack, _) => panic!("what is held back has no timer"),
             (Stage::Aborting, _) => {
                 command.due = now + transport.cmd_timeout;
                 out.push(Out::Told(path, Note::AbortTimeout));

@@ -12,20 +12,41 @@
 //! | | |
 //! |---|---|
 //! | [`graph`] | components and the paths through them; presets |
+//! | [`topology`] | the same as their owner describes them |
 //! | [`transport`] | timers of the initiator's half, by the transport's own names |
-//! | [`emulated`] | such a fabric in virtual time: frames, components that fail, a target with access states |
+//! | [`host`] | the initiator's half: commands, nexuses, and what the target is asked about them |
+//! | [`target`] | the target's half: whom it serves, whom it refuses |
+//! | [`reservation`] | which hosts may write |
+//! | [`health`] | how a component can be |
+//! | [`shared`] | a target in virtual time, and frames on their way between it and its hosts |
+//! | [`emulated`] | such a fabric with one host |
 //!
 //! A fabric of real connections is [`NbdPaths`](crate::disk::NbdPaths).
 
+mod access;
 pub mod emulated;
 mod frame;
+#[cfg(test)]
+#[path = "ghost/tests.rs"]
+mod ghost;
 pub mod graph;
+pub mod health;
+pub mod host;
 mod initiator;
+mod net;
+pub mod reservation;
+pub mod shared;
+pub mod target;
+#[cfg(test)]
+mod tests;
+pub mod topology;
 pub mod transport;
 
 use std::fmt;
 
-use crate::block::{Completion, DeviceId, Instant, IoError, Limits, Request};
+use serde::{Deserialize, Serialize};
+
+use crate::block::{Completion, DeviceId, Instant, IoError, Limits, Request, RequestId};
 
 /// A path of a fabric: the unit that a multipath layer fails and reinstates.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -59,6 +80,18 @@ pub enum Link {
     Removed,
 }
 
+/// What the target behind a path can promise of commands whose outcome is unknown. Each promises what those before it do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fencing {
+    /// Nothing: what is under way may be carried out at any time, even twice.
+    None,
+    /// It knows its sessions: it carries no command out twice, aborts one when it is asked to, and can end a nexus.
+    Session,
+    /// Its logical unit refuses commands of an older connection generation ([`Fabric::set_epoch`]).
+    Epoch,
+}
+
 /// What a path is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PathInfo {
@@ -66,6 +99,8 @@ pub struct PathInfo {
     pub hctl: String,
     /// The kernel's name for such a device: `sda`.
     pub name: String,
+    /// Number of the host.
+    pub host: usize,
     /// Number of the host bus adapter.
     pub hba: usize,
     /// Number of the controller.
@@ -74,19 +109,10 @@ pub struct PathInfo {
     pub tpg: u16,
     /// The logical unit it leads to.
     pub unit: DeviceId,
-    /// How what a lost nexus may still do is kept from being done.
+    /// What its target can promise.
     pub fencing: Fencing,
-}
-
-/// What a path can promise of commands that were sent down it and not answered.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Fencing {
-    /// Nothing: they may be carried out until the target is seen to have let go of them.
-    None,
-    /// A nexus can be ended on demand, and the target confirms that nothing of it is under way any more.
-    Session,
-    /// The target refuses commands of an older generation of a nexus by itself.
-    Epoch,
+    /// Commands that may be under way on it, the initiator holds back what is more; 0: as many as there are.
+    pub queue_depth: u32,
 }
 
 /// How a path is asked whether it is well.
@@ -122,6 +148,14 @@ pub enum Event {
     Fenced(PathId),
     /// A fence was not confirmed.
     NotFenced(PathId),
+    /// The attempts at this request on this path are not done, or done, and never will be from now on.
+    Aborted(PathId, RequestId),
+    /// An abort was not confirmed.
+    NotAborted(PathId, RequestId),
+    /// The unit was reset: what it was given before and did not answer is not done, and never will be.
+    Reset(DeviceId),
+    /// A reset was not confirmed.
+    NotReset(DeviceId),
 }
 
 /// Paths, and what can be asked of them.
@@ -149,6 +183,22 @@ pub trait Fabric {
     /// [`Event::Fenced`] or [`Event::NotFenced`].
     fn fence(&mut self, path: PathId, via: PathId, now: Instant);
 
+    /// Asks the target, by the path itself, to do nothing more for a request that came back from it unanswered. Answered by
+    /// [`Event::Aborted`] or [`Event::NotAborted`].
+    fn abort(&mut self, path: PathId, id: RequestId, now: Instant);
+
+    /// Asks the target, by the path `via`, to forget all that this host has under way at a logical unit (LUN reset). What other paths
+    /// have under way there is sent again. Answered by [`Event::Reset`] or [`Event::NotReset`].
+    fn reset(&mut self, unit: DeviceId, via: PathId, now: Instant);
+
+    /// What is submitted to a logical unit from now on is of this connection generation; once the unit has seen one of it, it
+    /// refuses what is older with [`IoError::Fenced`], and what it refuses it has not done.
+    fn set_epoch(&mut self, unit: DeviceId, epoch: u64);
+
+    /// Asks the target to make a path's port group active (SET TARGET PORT GROUPS). There is no answer but the access state that
+    /// later questions find.
+    fn activate(&mut self, path: PathId, now: Instant);
+
     /// Moves what happened to `events`, and does whatever is due at `now`.
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>);
 
@@ -172,13 +222,20 @@ impl fmt::Display for Link {
     }
 }
 
-impl fmt::Display for Fencing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Fencing {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
             Fencing::None => "none",
             Fencing::Session => "session",
             Fencing::Epoch => "epoch",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Fencing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

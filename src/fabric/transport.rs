@@ -52,6 +52,8 @@ pub struct Transport {
     pub fast_io_fail_tmo: Option<Duration>,
     /// After which time the devices of a lost nexus are removed; `None`: never. NVMe calls it `ctrl_loss_tmo`.
     pub dev_loss_tmo: Option<Duration>,
+    /// How long a target may say that its port group is in transition; then the command fails (ALUA's implicit transition time).
+    pub transition_tmo: Duration,
     /// How often a lost nexus is tried again, where no link event says that it is back.
     pub reconnect_delay: Duration,
 }
@@ -61,6 +63,12 @@ pub const RESET_SETTLE: Duration = Duration::from_secs(10);
 
 /// The link's own word of a loss takes this long: `t+0.0003`.
 pub const LINK_EVENT_DELAY: Duration = Duration::from_micros(300);
+
+/// Time a target has to confirm an abort (open-iscsi's `abort_timeout`).
+pub const ABORT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time a target has to confirm a LUN reset (open-iscsi's `lu_reset_timeout`).
+pub const LU_RESET_TIMEOUT: Duration = Duration::from_secs(30);
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -79,6 +87,7 @@ impl Transport {
         eh_deadline: None,
         fast_io_fail_tmo: Some(s(5)),
         dev_loss_tmo: Some(s(60)),
+        transition_tmo: s(60),
         reconnect_delay: s(2),
     };
 
@@ -87,7 +96,7 @@ impl Transport {
         link_events: false,
         retransmits: true,
         watch: Some(Watch { interval: s(5), timeout: s(5) }),
-        abort: Abort::Asked(s(15)),
+        abort: Abort::Asked(ABORT_TIMEOUT),
         dev_loss_tmo: None,
         ..Transport::FC
     };

@@ -14,27 +14,13 @@ use std::time::Duration;
 use slab::Slab;
 
 use super::errand::{Errand, Io};
+use super::held::Waiting;
 use super::map::{Change, Map, Path, Why};
 use super::pace::Pace;
 use super::selector::{Incoming, select};
-use super::settings::{Grouping, NoPathRetry, RetrySafety, SelectorKind, Settings};
+use super::settings::{Grouping, NoPathRetry, Prio, SelectorKind, Settings};
 use crate::block::{Bank, Completion, DeviceId, Instant, IoError, Limits, Op, Request, RequestId, Wakeups};
-use crate::fabric::{Event, Fabric, PathId, is_path_error};
-
-/// A write that waits until it may be sent again.
-#[derive(Clone, Debug)]
-struct Held {
-    key: usize,
-    request: Request,
-    until: Until,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Until {
-    Moment(Instant),
-    /// The nexus of this path is fenced, by a fence that was begun after so many others.
-    Fenced(PathId, u64),
-}
+use crate::fabric::{Access, Event, Fabric, PathId, is_path_error};
 
 /// Maps over a fabric.
 #[derive(Clone, Debug)]
@@ -47,10 +33,7 @@ pub struct Multipath<F> {
     /// The map of each path, and the path's place in it.
     pub(super) places: Vec<(usize, usize)>,
     pub(super) ios: Slab<Io>,
-    held: Vec<Held>,
-    /// Paths whose nexus is being fenced, and the number of the fence.
-    fencing: Vec<(PathId, u64)>,
-    fences_total: u64,
+    pub(super) waiting: Waiting,
     pace: Pace,
     /// When reads that are under way will be late, and their keys: in that order.
     pub(super) reads: VecDeque<(Instant, usize)>,
@@ -96,9 +79,7 @@ impl<F: Fabric> Multipath<F> {
             units: units_by_number,
             places,
             ios: Slab::new(),
-            held: Vec::new(),
-            fencing: Vec::new(),
-            fences_total: 0,
+            waiting: Waiting::default(),
             pace: Pace::default(),
             reads: VecDeque::new(),
             samples_due: None,
@@ -183,7 +164,7 @@ impl<F: Fabric> Multipath<F> {
         }
     }
 
-    fn map_at(&self, unit: DeviceId) -> usize {
+    pub(super) fn map_at(&self, unit: DeviceId) -> usize {
         let map = self.units[unit.0 as usize];
         debug_assert_eq!(self.maps[map].unit, unit, "there is a map for every unit");
         map
@@ -204,6 +185,12 @@ impl<F: Fabric> Multipath<F> {
     /// Sends a request down a path, or has it wait for one.
     pub(super) fn route(&mut self, key: usize, request: Request, now: Instant) {
         let Io { map: at, bytes, id, .. } = self.ios[key];
+        if request.op.is_write()
+            && let Some(until) = self.waiting.ghost(at, request.extent)
+            && (self.maps[at].has_path() || self.waits(at))
+        {
+            return self.hold(key, request, until);
+        }
         let map = &mut self.maps[at];
         if let Some(switching) = &mut map.switching {
             return switching.wait(key, request);
@@ -224,8 +211,9 @@ impl<F: Fabric> Multipath<F> {
         let path = &mut map.paths[chosen];
         path.load.begin(bytes);
         let id = path.id;
+        let epoch = map.epoch;
         let io = &mut self.ios[key];
-        (io.path, io.sent_at) = (Some(chosen), now);
+        (io.path, io.sent_at, io.epoch) = (Some(chosen), now, epoch);
         if self.settings.read_hedge_after.is_some() && matches!(request.op, Op::Read(_)) {
             self.watch_read(key, now);
         }
@@ -233,7 +221,7 @@ impl<F: Fabric> Multipath<F> {
     }
 
     /// Sends a request down another path, when it is its turn.
-    fn reroute(&mut self, key: usize, request: Request, now: Instant) {
+    pub(super) fn reroute(&mut self, key: usize, request: Request, now: Instant) {
         if let Some(request) = self.pace.admit(key, request, self.settings.requeue_rate, now) {
             self.route(key, request, now);
         }
@@ -255,14 +243,14 @@ impl<F: Fabric> Multipath<F> {
     }
 
     /// Whether requests wait when no path is left.
-    fn waits(&self, map: usize) -> bool {
+    pub(super) fn waits(&self, map: usize) -> bool {
         match self.settings.no_path_retry {
             NoPathRetry::Fail => false,
             NoPathRetry::Queue | NoPathRetry::Checks(_) => !self.maps[map].gave_up && !self.maps[map].asked_to_fail,
         }
     }
 
-    fn finish(&mut self, key: usize, completion: Completion) {
+    pub(super) fn finish(&mut self, key: usize, completion: Completion) {
         let io = self.ios.remove(key);
         self.done.push((self.maps[io.map].unit, Completion { id: io.id, ..completion }));
     }
@@ -280,26 +268,19 @@ impl<F: Fabric> Multipath<F> {
             return self.finish(key, completion);
         }
         let Err(error) = completion.result else { return self.finish(key, completion) };
-        if !is_path_error(error) {
-            return self.finish(key, completion);
-        }
-        self.fail(io.map, path, Why::Io(error), now);
         let Completion { id, op, .. } = completion;
-        let extent = self.ios[key].extent;
-        let request = Request { id, extent, op };
-        if !request.op.is_write() {
+        let request = Request { id, extent: io.extent, op };
+        if error == IoError::Fenced && io.epoch < self.maps[io.map].epoch {
+            // The unit refused it, and so has not done it: it was sent before the generation was raised.
             return self.reroute(key, request, now);
         }
-        if !self.maps[io.map].has_path() && !self.waits(io.map) {
+        if !is_path_error(error) {
             return self.finish(key, request.complete(Err(error)));
         }
-        match self.settings.retry_safety {
-            RetrySafety::None => self.reroute(key, request, now),
-            RetrySafety::Hold(time) => self.held.push(Held { key, request, until: Until::Moment(now + time) }),
-            RetrySafety::Fence => {
-                let until = Until::Fenced(path, self.fences_total);
-                self.held.push(Held { key, request, until });
-            }
+        self.fail(io.map, path, Why::Io(error), now);
+        match request.op.is_write() {
+            true => self.outcome_unknown(path, key, request, error, now),
+            false => self.reroute(key, request, now),
         }
     }
 
@@ -317,61 +298,6 @@ impl<F: Fabric> Multipath<F> {
             path.erred = io.sent_at;
         } else {
             (path.heard_at, path.served) = (now, true);
-        }
-    }
-
-    /// Sees to it that nothing of a path's nexus lands any more: asks for it on every path that may be well, since what took
-    /// this one may have taken others. Without any it is done when there is one.
-    fn fence(&mut self, path: PathId, now: Instant) {
-        if self.is_fencing(path) {
-            return;
-        }
-        let (map, _) = self.place(path);
-        let others: Vec<PathId> = self.maps[map]
-            .paths
-            .iter()
-            .filter(|other| other.active && other.id != path)
-            .map(|other| other.id)
-            .collect();
-        if !others.is_empty() {
-            self.begin_fence(map, path, &others, now);
-        }
-    }
-
-    fn begin_fence(&mut self, map: usize, path: PathId, ways: &[PathId], now: Instant) {
-        self.fences_total += 1;
-        self.fencing.push((path, self.fences_total));
-        self.note(map, Change::Fencing(path), now);
-        for way in ways {
-            self.fabric.fence(path, *way, now);
-        }
-    }
-
-    fn is_fencing(&self, path: PathId) -> bool {
-        self.fencing.iter().any(|(of, _)| *of == path)
-    }
-
-    fn fences_wanted(&self) -> Vec<PathId> {
-        let path_of = |held: &Held| match held.until {
-            Until::Fenced(path, _) => Some(path),
-            Until::Moment(_) => None,
-        };
-        let mut paths: Vec<PathId> = self.held.iter().filter_map(path_of).collect();
-        paths.sort_unstable();
-        paths.dedup();
-        paths
-    }
-
-    /// Takes out those that are held and for which `which` is true.
-    fn take_held(&mut self, which: impl Fn(&Held) -> bool) -> Vec<Held> {
-        let (taken, left) = std::mem::take(&mut self.held).into_iter().partition(|held| which(held));
-        self.held = left;
-        taken
-    }
-
-    fn release(&mut self, is_due: impl Fn(Until) -> bool, now: Instant) {
-        for Held { key, request, .. } in self.take_held(|held| is_due(held.until)) {
-            self.reroute(key, request, now);
         }
     }
 
@@ -421,16 +347,7 @@ impl<F: Fabric> Multipath<F> {
             _ => order.push(at),
         }
         self.note(map, Change::Reinstated(path), now);
-        for wanted in self.fences_wanted() {
-            if wanted == path && !self.is_fencing(path) {
-                // It speaks for itself: what goes down it from now on is of a nexus that begins anew.
-                self.begin_fence(map, path, &[path], now);
-            } else if self.is_fencing(wanted) {
-                self.fabric.fence(wanted, path, now);
-            } else {
-                self.fence(wanted, now);
-            }
-        }
+        self.ask_by(map, path, now);
         let of = &mut self.maps[map];
         of.queue_bytes = 0;
         let queue = std::mem::take(&mut of.queue);
@@ -450,6 +367,22 @@ impl<F: Fabric> Multipath<F> {
             of.totals.switch_grp += 1;
             self.note(map, Change::Switched(group), now);
         }
+        if before != Some(group) {
+            self.activate(map, group, now);
+        }
+    }
+
+    /// Asks the target for the group's ports, where they are known to be standby (`pg_init`).
+    fn activate(&mut self, map: usize, group: usize, now: Instant) {
+        let of = &self.maps[map];
+        let paths = of.groups[group].paths.iter().map(|at| &of.paths[*at]).filter(|path| path.active);
+        let paths: Vec<PathId> = paths.map(|path| path.id).collect();
+        let is_standby = paths.iter().all(|path| self.fabric.access(*path) == Access::Standby);
+        if self.settings.prio == Prio::Alua && is_standby {
+            for path in paths {
+                self.fabric.activate(path, now);
+            }
+        }
     }
 
     pub(super) fn give_up(&mut self, map: usize, now: Instant) {
@@ -459,8 +392,7 @@ impl<F: Fabric> Multipath<F> {
         of.totals.q_timeouts += 1;
         of.queue_bytes = 0;
         let mut failed: Vec<(usize, Request)> = std::mem::take(&mut of.queue).into();
-        let keys: Vec<usize> = self.held.iter().map(|held| held.key).filter(|key| self.ios[*key].map == map).collect();
-        failed.extend(self.take_held(|held| keys.contains(&held.key)).into_iter().map(|held| (held.key, held.request)));
+        failed.extend(self.give_up_held(map));
         if !failed.is_empty() {
             self.note(map, Change::GaveUp(failed.len()), now);
         }
@@ -492,14 +424,12 @@ impl<F: Fabric> Multipath<F> {
                 }
             }
             Event::Probed(path, verdict) => self.probed(path, verdict, now),
-            Event::Fenced(path) => {
-                let Some(at) = self.fencing.iter().position(|(of, _)| *of == path) else { return };
-                let (_, number) = self.fencing.swap_remove(at);
-                let (map, _) = self.place(path);
-                self.note(map, Change::Fenced(path), now);
-                self.release(|until| matches!(until, Until::Fenced(of, begun) if of == path && begun < number), now);
-            }
-            Event::NotFenced(path) => self.fencing.retain(|(of, _)| *of != path),
+            Event::Fenced(path) => self.fenced(path, now),
+            Event::NotFenced(path) => self.not_fenced(path),
+            Event::Aborted(path, id) => self.aborted(path, id, now),
+            Event::NotAborted(path, id) => self.not_aborted(path, id),
+            Event::Reset(unit) => self.was_reset(unit, now),
+            Event::NotReset(unit) => self.not_reset(unit),
         }
     }
 }
@@ -516,7 +446,8 @@ impl<F: Fabric> Bank for Multipath<F> {
             Op::Flush => 0,
             _ => extent.length.bytes(),
         };
-        let key = self.ios.insert(Io { map, path: None, id, extent, bytes, sent_at: now, errand: Errand::Client });
+        let key =
+            self.ios.insert(Io { map, path: None, id, extent, bytes, sent_at: now, epoch: 0, errand: Errand::Client });
         self.route(key, Request { id: RequestId(key as u64), extent, op }, now);
     }
 
@@ -527,13 +458,8 @@ impl<F: Fabric> Bank for Multipath<F> {
             self.happened(event, now);
         }
         self.events = events;
-        if !self.held.is_empty() {
-            // What came back at once needs one fence.
-            for path in self.fences_wanted() {
-                self.fence(path, now);
-            }
-            self.release(|until| matches!(until, Until::Moment(due) if due <= now), now);
-        }
+        // What came back at once needs one fence.
+        self.pursue(now);
         while let Some((key, request)) = self.pace.next(self.settings.requeue_rate, now) {
             self.route(key, request, now);
         }
@@ -552,14 +478,10 @@ impl<F: Fabric> Bank for Multipath<F> {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let held = self.held.iter().filter_map(|held| match held.until {
-            Until::Moment(due) => Some(due),
-            Until::Fenced(..) => None,
-        });
         let done = (!self.done.is_empty()).then_some(Instant::START);
         let late = self.reads.front().map(|(due, _)| *due);
         let own = [self.samples_due, self.traffic_due, Some(self.tick_due), self.pace.due(), late];
-        Instant::earliest([self.fabric.next_deadline(), held.min(), done, Instant::earliest(own)])
+        Instant::earliest([self.fabric.next_deadline(), self.waiting.next_deadline(), done, Instant::earliest(own)])
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Io {
     pub(super) extent: Extent,
     pub(super) bytes: u64,
     pub(super) sent_at: Instant,
+    /// The connection generation it was sent in.
+    pub(super) epoch: u64,
     pub(super) errand: Errand,
 }
 
@@ -59,7 +61,16 @@ impl<F: Fabric> Multipath<F> {
 
     fn send_own(&mut self, map: usize, at: usize, extent: Extent, op: Op, errand: Errand, now: Instant) {
         let path = self.maps[map].paths[at].id;
-        let io = Io { map, path: Some(at), id: RequestId(0), extent, bytes: 0, sent_at: now, errand };
+        let io = Io {
+            map,
+            path: Some(at),
+            id: RequestId(0),
+            extent,
+            bytes: 0,
+            sent_at: now,
+            epoch: self.maps[map].epoch,
+            errand,
+        };
         let id = RequestId(self.ios.insert(io) as u64);
         self.fabric.submit(path, Request { id, extent, op }, now);
     }

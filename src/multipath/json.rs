@@ -139,7 +139,9 @@ fn queueing(map: &Map, retry: NoPathRetry) -> String {
 fn retry_safety(safety: RetrySafety) -> &'static str {
     match safety {
         RetrySafety::None => "none",
+        RetrySafety::Abort => "abort",
         RetrySafety::Hold(_) => "hold",
         RetrySafety::Fence => "fence",
+        RetrySafety::Epoch => "epoch",
     }
 }

@@ -6,6 +6,8 @@ use super::profile::{Profile, ProfileName};
 use super::settings::{
     Checker, Failback, Grouping, LatencyPrio, Monitors, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings, Weights,
 };
+use crate::fabric::Fencing;
+use crate::fabric::graph::Preset;
 use crate::fabric::transport::{Transport, Watch};
 use crate::units::Span;
 
@@ -25,6 +27,7 @@ pub fn all(profile: &Profile) -> Vec<(&'static str, String)> {
         ("noop_out_timeout", watch(|watch| watch.timeout)),
         ("tcp_user_timeout", maybe(transport.user_timeout)),
         ("reconnect_delay", time(transport.reconnect_delay)),
+        ("transition_tmo", time(transport.transition_tmo)),
         ("polling_interval", time(settings.polling_interval)),
         ("max_polling_interval", time(settings.max_polling_interval)),
         ("checker_timeout", time(settings.checker_timeout)),
@@ -53,6 +56,8 @@ pub fn all(profile: &Profile) -> Vec<(&'static str, String)> {
         ("read_hedge_after", maybe(settings.read_hedge_after)),
         ("requeue_rate", settings.requeue_rate.to_string()),
         ("multi_conn", on_off(settings.multi_conn).to_owned()),
+        ("fabric", profile.preset.to_string()),
+        ("fencing", profile.fencing.to_string()),
     ]
 }
 
@@ -75,6 +80,7 @@ pub fn set(profile: &mut Profile, key: &str, value: &str) -> Result<(), String> 
         "noop_out_interval" => set_watch(transport, value, |watch, time| watch.interval = time)?,
         "noop_out_timeout" => set_watch(transport, value, |watch, time| watch.timeout = time)?,
         "tcp_user_timeout" => transport.user_timeout = maybe_time(value)?,
+        "transition_tmo" => transport.transition_tmo = positive(key, value)?,
         "reconnect_delay" => transport.reconnect_delay = positive(key, value)?,
         "polling_interval" => {
             settings.polling_interval = positive(key, value)?;
@@ -137,9 +143,11 @@ pub fn set(profile: &mut Profile, key: &str, value: &str) -> Result<(), String> 
         "retry_safety" => {
             settings.retry_safety = match value.split_once(' ') {
                 None if value == "none" => RetrySafety::None,
+                None if value == "abort" => RetrySafety::Abort,
                 None if value == "fence" => RetrySafety::Fence,
+                None if value == "epoch" => RetrySafety::Epoch,
                 Some(("hold", for_so_long)) => RetrySafety::Hold(positive(key, for_so_long)?),
-                _ => return Err(format!("retry_safety is none, fence or \"hold 15s\", not {value:?}")),
+                _ => return Err(format!("retry_safety is none, abort, fence, epoch or \"hold 15s\", not {value:?}")),
             };
         }
         _ => return set_of_ours(profile, key, value),
@@ -175,6 +183,11 @@ fn set_of_ours(profile: &mut Profile, key: &str, value: &str) -> Result<(), Stri
         "read_hedge_after" => settings.read_hedge_after = maybe_time(value)?,
         "requeue_rate" => settings.requeue_rate = number(key, value)?,
         "multi_conn" => settings.multi_conn = flag(key, value)?,
+        "fabric" => profile.preset = one_of(key, value, &Preset::ALL, Preset::name)?,
+        "fencing" => {
+            let known = [Fencing::None, Fencing::Session, Fencing::Epoch];
+            profile.fencing = one_of(key, value, &known, Fencing::name)?;
+        }
         _ => {
             let known: Vec<&str> =
                 std::iter::once("hba_timeout").chain(all(profile).into_iter().map(|(key, _)| key)).collect();
@@ -361,9 +374,8 @@ fn no_path_retry_name(retry: NoPathRetry) -> String {
 
 fn safety_name(safety: RetrySafety) -> String {
     match safety {
-        RetrySafety::None => "none".into(),
-        RetrySafety::Fence => "fence".into(),
         RetrySafety::Hold(time) => format!("hold {}", Span(time)),
+        other => other.name().to_owned(),
     }
 }
 

@@ -74,6 +74,16 @@ pub enum Change {
     Fencing(PathId),
     /// It is.
     Fenced(PathId),
+    /// The target of this path is asked to abort a write that came back from it.
+    Aborting(PathId),
+    /// It has.
+    Aborted(PathId),
+    /// The unit is asked to forget all that this host has under way.
+    Resetting,
+    /// It has.
+    Reset,
+    /// What is sent from now on is of this connection generation.
+    Epoch(u64),
 }
 
 /// A path as its map sees it.
@@ -157,6 +167,8 @@ pub struct Map {
     pub(super) asked_to_fail: bool,
     pub(super) failback_due: Option<Instant>,
     pub(super) switching: Option<Switching>,
+    /// The connection generation that requests are sent in.
+    pub(super) epoch: u64,
     /// What it did so far.
     pub(super) totals: Totals,
 }
@@ -251,6 +263,7 @@ impl Map {
             failback_due: None,
             switching: None,
             totals: Totals::default(),
+            epoch: 0,
         }
     }
 

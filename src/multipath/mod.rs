@@ -27,6 +27,7 @@ mod checks;
 pub mod conf;
 mod errand;
 mod hedge;
+mod held;
 pub mod json;
 pub mod keys;
 mod latencies;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::settings::{Checker, Failback, NoPathRetry, RetrySafety, SelectorKind, Settings};
-use crate::fabric::graph::Preset;
+use crate::block::DeviceId;
+use crate::fabric::Fencing;
+use crate::fabric::graph::{Graph, Preset};
 use crate::fabric::transport::Transport;
 
 const fn s(seconds: u64) -> Duration {
@@ -42,6 +44,8 @@ pub struct Profile {
     pub transport: Transport,
     /// The map's.
     pub settings: Settings,
+    /// What the target promises.
+    pub fencing: Fencing,
 }
 
 impl ProfileName {
@@ -72,7 +76,7 @@ impl ProfileName {
     /// Whose timers a fabric usually has.
     pub fn of(preset: Preset) -> ProfileName {
         match preset {
-            Preset::San | Preset::SasDual => ProfileName::Classic,
+            Preset::San | Preset::SasDual | Preset::ActivePassive => ProfileName::Classic,
             Preset::Iscsi => ProfileName::LinuxIscsi,
             Preset::NvmeTcp => ProfileName::LinuxNvme,
         }
@@ -81,7 +85,7 @@ impl ProfileName {
     /// Its timers.
     pub fn profile(self) -> Profile {
         let settings = Settings::default();
-        let fc = Profile { preset: Preset::San, transport: Transport::FC, settings };
+        let fc = Profile { preset: Preset::San, transport: Transport::FC, settings, fencing: Fencing::Epoch };
         match self {
             ProfileName::Classic => fc.with_hba_timeout(s(30)),
             ProfileName::Tuned => {
@@ -93,7 +97,7 @@ impl ProfileName {
                 let settings = Settings { polling_interval: s(1), max_polling_interval: s(1), ..settings };
                 Profile { transport, settings, ..fc }.with_hba_timeout(s(1))
             }
-            ProfileName::LinuxIscsi => Profile { preset: Preset::Iscsi, transport: Transport::ISCSI, settings },
+            ProfileName::LinuxIscsi => Profile { preset: Preset::Iscsi, transport: Transport::ISCSI, ..fc },
             ProfileName::LinuxNvme => {
                 let settings = Settings {
                     checker: Checker::None,
@@ -101,7 +105,7 @@ impl ProfileName {
                     no_path_retry: NoPathRetry::Checks(120),
                     ..settings
                 };
-                Profile { preset: Preset::NvmeTcp, transport: Transport::NVME_TCP, settings }
+                Profile { preset: Preset::NvmeTcp, transport: Transport::NVME_TCP, settings, ..fc }
             }
             ProfileName::Vmware => {
                 let settings = Settings {
@@ -140,6 +144,16 @@ impl Profile {
         self
     }
 
+    /// The fabric, with what its target promises.
+    pub fn graph(&self) -> Graph {
+        self.graph_for(&[DeviceId(0)])
+    }
+
+    /// The same, with these units behind it.
+    pub fn graph_for(&self, units: &[DeviceId]) -> Graph {
+        self.preset.graph_for(units).with_fencing(self.fencing)
+    }
+
     /// What contradicts what, in words.
     pub fn contradiction(&self) -> Option<String> {
         let Transport { fast_io_fail_tmo, dev_loss_tmo, .. } = self.transport;
@@ -149,6 +163,9 @@ impl Profile {
             return Some(format!(
                 "fast_io_fail_tmo ({fast:?}) must be less than dev_loss_tmo ({gone:?}): raise dev_loss_tmo or lower the other"
             ));
+        }
+        if let Err(why) = self.settings.retry_safety.check(self.graph().paths()) {
+            return Some(why.to_string());
         }
         if let RetrySafety::Hold(hold) = self.settings.retry_safety
             && hold < self.transport.silent_loss_max()

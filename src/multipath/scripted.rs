@@ -40,11 +40,13 @@ impl Scripted {
         let info = |path: usize| PathInfo {
             hctl: format!("{path}:0:0:0"),
             name: format!("sd{}", (b'a' + path as u8) as char),
+            host: 0,
             hba: path,
             controller: 0,
             tpg: path as u16,
             unit: DeviceId(0),
-            fencing: Fencing::None,
+            fencing: Fencing::Epoch,
+            queue_depth: 0,
         };
         Scripted {
             infos: (0..paths).map(info).collect(),
@@ -117,6 +119,14 @@ impl Fabric for Scripted {
     fn fence(&mut self, path: PathId, _: PathId, now: Instant) {
         self.at(now + TRIP, Event::Fenced(path));
     }
+
+    fn abort(&mut self, _: PathId, _: RequestId, _: Instant) {}
+
+    fn reset(&mut self, _: DeviceId, _: PathId, _: Instant) {}
+
+    fn set_epoch(&mut self, _: DeviceId, _: u64) {}
+
+    fn activate(&mut self, _: PathId, _: Instant) {}
 
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use super::weights::Weights;
+use crate::fabric::{Fencing, PathInfo};
 
 /// How paths are put into groups (`path_grouping_policy`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -176,9 +177,88 @@ pub enum RetrySafety {
     None,
     /// After so long that the first cannot land any more.
     Hold(Duration),
+    /// When the target has confirmed that it aborted the first. Failing that, that the unit was reset; failing that, as `Fence`.
+    Abort,
     /// When the target has confirmed that the lost nexus can do nothing more.
     Fence,
+    /// At once, in a newer connection generation: the unit refuses what is of an older one.
+    Epoch,
 }
+
+/// Why a retry safety cannot be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SafetyError {
+    /// The paths do not promise what it needs.
+    NotPromised {
+        /// What was asked for.
+        wanted: RetrySafety,
+        /// What the paths promise.
+        promised: Fencing,
+    },
+    /// A ghost write under an array makes parity lie about a stripe that no crash has touched, and a repair may spread it.
+    BelowRaid,
+}
+
+impl RetrySafety {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            RetrySafety::None => "none",
+            RetrySafety::Hold(_) => "hold",
+            RetrySafety::Abort => "abort",
+            RetrySafety::Fence => "fence",
+            RetrySafety::Epoch => "epoch",
+        }
+    }
+
+    /// What paths must promise for it.
+    pub fn needs(self) -> Fencing {
+        match self {
+            RetrySafety::None | RetrySafety::Hold(_) => Fencing::None,
+            RetrySafety::Abort | RetrySafety::Fence => Fencing::Session,
+            RetrySafety::Epoch => Fencing::Epoch,
+        }
+    }
+
+    /// Whether these paths promise enough.
+    ///
+    /// # Errors
+    /// If one of them does not.
+    pub fn check(self, paths: &[PathInfo]) -> Result<(), SafetyError> {
+        match paths.iter().map(|path| path.fencing).min() {
+            Some(promised) if promised < self.needs() => Err(SafetyError::NotPromised { wanted: self, promised }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may be used for the paths to a member of an array.
+    ///
+    /// # Errors
+    /// If writes may land late and nobody has forced it.
+    pub fn check_below_raid(self, forced: bool) -> Result<(), SafetyError> {
+        if self == RetrySafety::None && !forced { Err(SafetyError::BelowRaid) } else { Ok(()) }
+    }
+}
+
+impl fmt::Display for SafetyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SafetyError::NotPromised { wanted, promised } => write!(
+                f,
+                "retry_safety {} needs paths whose target promises {}, and these promise {promised}: use retry_safety {}",
+                wanted.name(),
+                wanted.needs(),
+                if *promised == Fencing::None { "\"hold TIME\"" } else { "fence" },
+            ),
+            SafetyError::BelowRaid => f.write_str(
+                "retry_safety none below RAID: a write that lands late makes parity and data disagree, and a repair may spread it; \
+                 use retry_safety fence, or force it",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SafetyError {}
 
 /// Everything that can be set of a map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::Multipath;
 use super::map::{Change, PathState};
-use super::settings::{Checker, Failback, Grouping, NoPathRetry, Settings};
+use super::settings::{Checker, Failback, Grouping, NoPathRetry, RetrySafety, Settings};
 use super::topology;
 use crate::block::*;
 use crate::disk::MemBank;
 use crate::fabric::PathId;
 use crate::fabric::emulated::{Emulated, Health};
-use crate::fabric::graph::Preset;
+use crate::fabric::graph::{Alua, Graph, Preset};
 use crate::fabric::transport::Transport;
 
 const UNIT: DeviceId = DeviceId(0);
@@ -23,9 +23,13 @@ struct Lab {
 
 impl Lab {
     fn new(settings: &Settings) -> Lab {
+        Lab::of(Preset::San.graph(), settings)
+    }
+
+    fn of(graph: Graph, settings: &Settings) -> Lab {
         let mut bank = MemBank::new();
         bank.add(Limits::of_disk(Sectors(2048)));
-        let fabric = Emulated::new(bank, Preset::San.graph(), Transport::FC, 1);
+        let fabric = Emulated::new(bank, graph, Transport::FC, 1);
         Lab { multipath: Multipath::new(fabric, *settings), now: Instant::START, ids: 0 }
     }
 
@@ -190,4 +194,85 @@ fn a_map_is_shown_as_multipath_shows_it() {
     assert_eq!(lines[6], "| `- 1:0:1:0 sdf 8:80 active ready running");
     assert_eq!(lines[7], "`-+- policy='service-time 0' prio=10 status=enabled");
     assert_eq!(lines[11], "  `- 1:0:3:0 sdh 8:112 active ready running");
+}
+
+/// Both ports of the owner are cut off, and the owner is well: nobody takes over unless a host asks for it.
+fn cut_off_from_the_owner(alua: Alua) -> (Lab, Vec<Completion>) {
+    let mut graph = Preset::ActivePassive.graph();
+    graph.set_alua(alua);
+    let mut lab = Lab::of(graph, &Settings { no_path_retry: NoPathRetry::Checks(4), ..Settings::default() });
+    assert_eq!(lab.read(), Ok(()));
+    assert_eq!(lab.current_prio(), 50);
+    lab.pass(seconds(10));
+    for port in ["ctrl0.p0", "ctrl0.p1"] {
+        lab.set(port, Health::Down);
+    }
+    lab.submit(Op::Read(Buf::stale(4096)));
+    let done = lab.pass(seconds(40));
+    (lab, done)
+}
+
+#[test]
+fn a_map_asks_a_standby_controller_to_take_over() {
+    let alua = Preset::ActivePassive.graph().alua();
+    let (mut lab, done) = cut_off_from_the_owner(alua);
+    assert!(done.len() == 1 && done[0].result.is_ok(), "{done:?}");
+    assert_eq!(lab.current_prio(), 50, "what was standby is optimized now");
+    // The old owner's ports come back as standby ones, and there is nothing to go back to.
+    for port in ["ctrl0.p0", "ctrl0.p1"] {
+        lab.set(port, Health::Up);
+    }
+    lab.pass(seconds(30));
+    let states: Vec<PathState> = lab.multipath.maps()[0].paths().iter().map(|path| path.state).collect();
+    let (up, ghost) = (PathState::Up, PathState::Ghost);
+    assert_eq!(states, [ghost, ghost, up, up, ghost, ghost, up, up]);
+    assert_eq!(lab.read(), Ok(()));
+}
+
+#[test]
+fn without_explicit_failover_a_standby_controller_refuses_reads_and_writes() {
+    let alua = Alua { explicit: false, ..Preset::ActivePassive.graph().alua() };
+    let (mut lab, done) = cut_off_from_the_owner(alua);
+    // Its checks find a ghost path, which is taken again and again, and `no_path_retry` begins anew each time.
+    assert!(done.is_empty() && lab.pass(seconds(100)).is_empty());
+    for port in ["ctrl0.p0", "ctrl0.p1"] {
+        lab.set(port, Health::Up);
+    }
+    assert_eq!(lab.pass(seconds(30))[0].result, Ok(()));
+}
+
+#[test]
+fn a_transition_that_takes_too_long_fails_the_path() {
+    let alua = Alua { transition: seconds(3000), ..Preset::ActivePassive.graph().alua() };
+    let (mut lab, done) = cut_off_from_the_owner(alua);
+    assert!(done.is_empty());
+    // Each of four paths is given a minute; then requests wait for a path for a while.
+    let done = lab.pass(seconds(4 * 60 + 30));
+    assert_eq!(done[0].result, Err(IoError::Transport));
+}
+
+#[test]
+fn paths_that_cannot_promise_what_is_asked_are_refused() {
+    use crate::fabric::Fencing;
+    let graph = Preset::San.graph().with_fencing(Fencing::Session);
+    let why = RetrySafety::Epoch.check(graph.paths()).unwrap_err().to_string();
+    assert!(why.contains("retry_safety epoch needs paths whose target promises epoch"), "{why}");
+}
+
+/// The path that is lost still answers for itself: its target aborts, and nothing else is disturbed.
+#[test]
+fn a_write_is_aborted_on_its_own_path_or_by_a_reset_of_the_unit() {
+    let settings = Settings { retry_safety: RetrySafety::Abort, ..Settings::default() };
+    for (health, steps) in [
+        (Health::FailsIo, &[Change::Aborting(PathId(0)), Change::Aborted(PathId(0))][..]),
+        (Health::Down, &[Change::Resetting, Change::Reset][..]),
+    ] {
+        let mut lab = Lab::of(Preset::San.graph(), &settings);
+        lab.set("ctrl0.p0", health);
+        lab.submit(Op::Write(Payload::copy_of(&[7; 4096]), Durability::Volatile));
+        let done = lab.pass(seconds(10));
+        assert!(done.len() == 1 && done[0].result.is_ok(), "{health:?}");
+        let changes: Vec<Change> = lab.multipath.drain_changes().into_iter().map(|(_, _, change)| change).collect();
+        assert!(steps.iter().all(|step| changes.contains(step)), "{health:?}: {changes:?}");
+    }
 }

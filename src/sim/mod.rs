@@ -30,6 +30,7 @@ pub mod explain;
 pub mod failover;
 mod finding;
 pub mod gaps;
+pub mod hosts;
 pub mod life;
 pub mod losses;
 mod mending;

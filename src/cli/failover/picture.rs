@@ -68,10 +68,10 @@ fn head(canvas: &mut Canvas, title: &str, paragraphs: [(Font, &str); 2]) -> f64 
 
 /// Served per second, the stall, and what happened, numbered.
 pub fn draw(name: &str, profile: &Profile, scenario: &Scenario, measured: &Outcome, command: &str) -> String {
-    let lines = timeline::lines(&profile.preset.graph(), profile, measured);
+    let lines = timeline::lines(profile, measured);
     let listed = &lines[..lines.len().min(LISTED_MAX)];
     let title = format!("{} with the timers of {name}", scenario.name);
-    let settings = timeline::settings_line(name, profile);
+    let settings = timeline::settings_line(name, profile, &measured.graph);
     let stall = timeline::stall_line(profile, scenario, measured, &lines);
 
     let mut canvas = Canvas::default();

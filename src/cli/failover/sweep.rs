@@ -106,7 +106,7 @@ fn values(range: &RangeInclusive<Duration>) -> Vec<Duration> {
 }
 
 fn point(profile: &Profile, value: Duration, hiccup: Duration, client: Client) -> Point {
-    let graph = profile.preset.graph();
+    let graph = profile.graph();
     let stall = |name: &str| {
         let scenario = Scenario::shipped(name, &graph, profile).expect("it is shipped");
         fail_over(profile, graph.clone(), &scenario, client).longest

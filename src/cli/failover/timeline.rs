@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::output;
 use crate::fabric::PathId;
-use crate::fabric::emulated::{Health, Note};
+use crate::fabric::emulated::{Health, Note, Point};
 use crate::fabric::graph::Graph;
 use crate::multipath::keys;
 use crate::multipath::map::{Change, PathState, Why};
@@ -27,7 +27,8 @@ pub struct Line {
 const LINES_MAX: usize = 60;
 
 /// All lines; paths that did the same at one moment share one.
-pub fn lines(graph: &Graph, profile: &Profile, measured: &Outcome) -> Vec<Line> {
+pub fn lines(profile: &Profile, measured: &Outcome) -> Vec<Line> {
+    let graph = &measured.graph;
     let start = measured.timeline.iter().find_map(|(at, of)| matches!(of, Happening::Action(_)).then_some(*at));
     let mut lines: Vec<(Duration, Key, Vec<PathId>)> = Vec::new();
     for (at, happening) in &measured.timeline {
@@ -42,6 +43,8 @@ pub fn lines(graph: &Graph, profile: &Profile, measured: &Outcome) -> Vec<Line> 
             Happening::Map(Change::Hedged(path)) => (Key::Hedged, vec![*path]),
             Happening::Map(Change::Fencing(path)) => (Key::Fencing, vec![*path]),
             Happening::Map(Change::Fenced(path)) => (Key::Fenced, vec![*path]),
+            Happening::Map(Change::Aborting(path)) => (Key::Aborting, vec![*path]),
+            Happening::Map(Change::Aborted(path)) => (Key::Aborted, vec![*path]),
             Happening::Map(change) => (Key::Other(*change), Vec::new()),
         };
         // What happens to several paths within a millisecond is told once.
@@ -78,6 +81,8 @@ enum Key {
     Hedged,
     Fencing,
     Fenced,
+    Aborting,
+    Aborted,
     Other(Change),
 }
 
@@ -102,6 +107,29 @@ impl Key {
                 Health::BlackHole { .. } => format!("{component} swallows frames, and nobody says so"),
                 Health::Stalled => format!("{component} keeps frames back"),
                 Health::Slow(factor) => format!("{component} is {factor} times as slow"),
+                Health::Losing { frames, at } => {
+                    let what = match at {
+                        Point::Sending => "commands before they are sent",
+                        Point::Transit => "commands on their way",
+                        Point::Answering => "answers to commands that are done",
+                    };
+                    format!("{component} loses {frames} {what}")
+                }
+                Health::Flapping { down, up } => {
+                    format!("{component} flaps: down for {}, up for {}", Span(*down), Span(*up))
+                }
+                Health::Zombie(step) => format!("{component} answers, each time {} later", Span(*step)),
+                Health::Doubling(later) => format!("{component} delivers commands again, {} later", Span(*later)),
+                Health::FailsIo => format!("{component} passes its checks, and reads and writes fail"),
+                Health::FailsChecks => format!("{component} reads and writes, and its checks fail"),
+                Health::Corrupting { reads, writes } => {
+                    let what = match (reads, writes) {
+                        (true, false) => "what is read",
+                        (false, true) => "what is written",
+                        _ => "what is read and written",
+                    };
+                    format!("{component} corrupts {what}, and nobody says so")
+                }
             }),
             Key::Note(note) => match note {
                 Note::LinkDown => plain(format!("{paths}: link down, commands are held")),
@@ -171,7 +199,14 @@ impl Key {
                 plain(format!("{paths}: asking the target to end the old nexus, before writes go elsewhere"))
             }
             Key::Fenced => plain(format!("{paths}: fenced, nothing lands late")),
+            Key::Aborting => plain(format!("{paths}: asking the target to abort writes that came back")),
+            Key::Aborted => plain(format!("{paths}: writes aborted, they are sent again")),
             Key::Other(change) => match change {
+                Change::Resetting => plain("asking the unit to forget what is under way (LUN reset)".to_owned()),
+                Change::Reset => plain("the unit is reset, nothing lands late".to_owned()),
+                Change::Epoch(epoch) => {
+                    plain(format!("connection generation {epoch}: the unit refuses writes of an older one"))
+                }
                 Change::Switched(group) => plain(format!("requests go down group {}", group + 1)),
                 Change::Queueing => plain("no path is left: requests are queued".to_owned()),
                 Change::GaveUp(count) => (
@@ -185,14 +220,16 @@ impl Key {
                 | Change::Marginal(..)
                 | Change::Hedged(_)
                 | Change::Fencing(_)
-                | Change::Fenced(_) => unreachable!("these have keys of their own"),
+                | Change::Fenced(_)
+                | Change::Aborting(_)
+                | Change::Aborted(_) => unreachable!("these have keys of their own"),
             },
         }
     }
 }
 
 /// What the timers are, in a line or two.
-pub fn settings_line(name: &str, profile: &Profile) -> String {
+pub fn settings_line(name: &str, profile: &Profile, graph: &Graph) -> String {
     let told = keys::all(profile);
     let wanted =
         ["fast_io_fail_tmo", "dev_loss_tmo", "cmd_timeout", "max_retries", "noop_out_interval", "noop_out_timeout"];
@@ -204,7 +241,7 @@ pub fn settings_line(name: &str, profile: &Profile) -> String {
     }
     words.extend(keys::differing(&profile.settings).into_iter().map(|(key, value)| format!("{key} {value}")));
     words.dedup();
-    format!("{name}: {} ({} paths); {}", profile.preset, profile.preset.graph().paths().len(), words.join(", "))
+    format!("{name}: {} ({} paths); {}", graph.name(), graph.paths().len(), words.join(", "))
 }
 
 /// The stall, beside what the formula allows.
@@ -233,9 +270,9 @@ pub fn write(
     scenario: &Scenario,
     measured: &Outcome,
 ) -> io::Result<()> {
-    let graph = profile.preset.graph();
-    writeln!(out, "{}", settings_line(name, profile))?;
-    let lines = lines(&graph, profile, measured);
+    let graph = &measured.graph;
+    writeln!(out, "{}", settings_line(name, profile, graph))?;
+    let lines = lines(profile, measured);
     let length = scenario.length.as_secs_f64();
     writeln!(out, "{}: the first failure after {} of {length:.0} s\n", scenario.name, Span(FIRST))?;
     for line in lines.iter().take(LINES_MAX) {
@@ -249,7 +286,7 @@ pub fn write(
     let why: Vec<String> = measured.errors.iter().map(|(error, count)| format!("{count} x {error}")).collect();
     let why = if why.is_empty() { String::new() } else { format!(" ({})", why.join(", ")) };
     writeln!(out, "served {}, errors {errors}{why}, wrong blocks {}", measured.served, measured.wrong_blocks)?;
-    writeln!(out, "paths failed {} times; commands by path: {}", measured.failures, shares(&graph, measured))?;
+    writeln!(out, "paths failed {} times; commands by path: {}", measured.failures, shares(graph, measured))?;
     writeln!(out, "served per second  {}", sparkline(&measured.per_second, output::is_utf8()))
 }
 

@@ -193,6 +193,13 @@ pub fn change_line(
             Some(name(path)),
             format!("Fencing: {map} {}: writes wait until its nexus has ended", name(path)),
         ),
+        Change::Aborting(path) => {
+            ("Aborting", Some(name(path)), format!("Aborting: {map} {}: a write waits for its abort", name(path)))
+        }
+        Change::Aborted(path) => ("Aborted", Some(name(path)), format!("Aborted: {map} {}", name(path))),
+        Change::Resetting => ("Resetting", None, format!("Resetting: {map}: writes wait for a reset of the unit")),
+        Change::Reset => ("Reset", None, format!("Reset: {map}")),
+        Change::Epoch(epoch) => ("Epoch", None, format!("Epoch: {map}: requests are of generation {epoch} now")),
         Change::Fenced(path) => ("Fenced", Some(name(path)), format!("Fenced: {map} {}", name(path))),
     }
 }

@@ -209,11 +209,13 @@ impl NbdPaths {
         let info = |(number, uri): (usize, &NbdUri)| PathInfo {
             hctl: format!("0:0:{number}:0"),
             name: uri.to_string(),
+            host: 0,
             hba: 0,
             controller: number,
             tpg: number as u16 + 1,
             unit: UNIT,
             fencing: Fencing::None,
+            queue_depth: 0,
         };
         let mut paths = NbdPaths {
             options,
@@ -753,6 +755,22 @@ impl Fabric for NbdPaths {
             self.fences.push(path);
         }
     }
+
+    /// NBD cannot call a request back.
+    fn abort(&mut self, path: PathId, id: RequestId, _now: Instant) {
+        self.out.push(Event::NotAborted(path, id));
+    }
+
+    /// Nor all of them.
+    fn reset(&mut self, unit: DeviceId, _via: PathId, _now: Instant) {
+        self.out.push(Event::NotReset(unit));
+    }
+
+    /// No server knows of generations of single requests: `Fencing` says so.
+    fn set_epoch(&mut self, _unit: DeviceId, _epoch: u64) {}
+
+    /// Every connection is active.
+    fn activate(&mut self, _path: PathId, _now: Instant) {}
 
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         self.note_ready();

@@ -49,6 +49,8 @@ pub enum Happening {
 /// How it went.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// The fabric it went on.
+    pub graph: Graph,
     /// In the order of their times.
     pub timeline: Vec<(Instant, Happening)>,
     /// The longest a request was under way, and from when.
@@ -114,7 +116,7 @@ pub fn run(profile: &Profile, graph: Graph, scenario: &Scenario, client: Client)
     let mut bank = MemBank::new();
     bank.add(Limits::of_disk(CAPACITY));
     let paths = graph.paths().len();
-    let fabric = Emulated::new(bank, graph, profile.transport, client.seed);
+    let fabric = Emulated::new(bank, graph.clone(), profile.transport, client.seed);
     let mut run = Run {
         multipath: Multipath::new(fabric, profile.settings),
         client,
@@ -126,6 +128,7 @@ pub fn run(profile: &Profile, graph: Graph, scenario: &Scenario, client: Client)
         requests: 0,
         next_at: Instant::START,
         outcome: Outcome {
+            graph,
             timeline: Vec::new(),
             longest: Duration::ZERO,
             longest_from: Instant::START,

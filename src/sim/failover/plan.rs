@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::fabric::emulated::{BUSY_DELAY, Health, TRANSITION, Wire};
 use crate::fabric::graph::{ComponentId, Graph, Kind};
+use crate::fabric::transport::ABORT_TIMEOUT;
 use crate::multipath::profile::Profile;
 use crate::multipath::settings::RetrySafety;
 
@@ -142,7 +143,9 @@ impl Scenario {
         let polling = profile.settings.polling_interval;
         let held = match profile.settings.retry_safety {
             RetrySafety::Hold(time) => time,
-            RetrySafety::None | RetrySafety::Fence => Duration::ZERO,
+            // A path that is lost without a word does not answer; its unit's reset goes another way.
+            RetrySafety::Abort if self.class == Class::Silent => ABORT_TIMEOUT,
+            _ => Duration::ZERO,
         };
         let stall = match self.class {
             Class::Link => profile.transport.link_loss_max() + trip,

@@ -59,9 +59,13 @@ struct Loop {
 
 impl Loop {
     fn new(paths: usize, selector: SelectorKind, sizes: &'static [u64], seed: u64) -> Loop {
+        Loop::over(separate(paths), selector, sizes, seed)
+    }
+
+    fn over(graph: Graph, selector: SelectorKind, sizes: &'static [u64], seed: u64) -> Loop {
         let mut bank = MemBank::new();
         bank.add(Limits::of_disk(Sectors(2048)));
-        let fabric = Emulated::new(bank, separate(paths), Transport::FC, seed);
+        let fabric = Emulated::new(bank, graph, Transport::FC, seed);
         let settings = Settings { selector, grouping: Grouping::Multibus, prio: Prio::Const, ..Settings::default() };
         Loop {
             multipath: Multipath::new(fabric, settings),
@@ -131,8 +135,9 @@ impl Loop {
 fn measured(wire: Wire, sizes: &'static [u64], time: Duration) -> [Figures; 4] {
     let [turns, queue, bytes, history, _] = SelectorKind::ALL;
     [turns, queue, bytes, history].map(|selector| {
-        let mut client = Loop::new(4, selector, sizes, 1);
-        client.multipath.fabric_mut().set_wire(PathId(0), wire);
+        let mut graph = separate(4);
+        graph.set_wire(PathId(0), wire);
+        let mut client = Loop::over(graph, selector, sizes, 1);
         client.measure(time)
     })
 }

@@ -1,18 +1,19 @@
 //! What the field's tables say of failovers, measured in virtual time.
 
 use super::*;
-use crate::fabric::emulated::Health;
+use crate::fabric::Fencing;
+use crate::fabric::emulated::{Health, Point};
 use crate::fabric::graph::Preset;
 use crate::fabric::transport::{LINK_EVENT_DELAY, Transport};
 use crate::multipath::settings::{RetrySafety, Settings};
 
 fn shipped(name: &str, profile: &Profile) -> Scenario {
-    Scenario::shipped(name, &profile.preset.graph(), profile).expect("it is shipped")
+    Scenario::shipped(name, &profile.graph(), profile).expect("it is shipped")
 }
 
 fn run_shipped(name: &str, profile: &Profile, client: Client) -> (Outcome, Scenario) {
     let scenario = shipped(name, profile);
-    (run(profile, profile.preset.graph(), &scenario, client), scenario)
+    (run(profile, profile.graph(), &scenario, client), scenario)
 }
 
 /// The bound by formula, and what the emulation takes: two pieces of code that know nothing of each other. Nothing of what was
@@ -63,7 +64,7 @@ fn the_formula_holds_for_every_way_to_notice_a_loss() {
     ];
     let mut wrong = Vec::new();
     for (preset, transport, scenario, seconds) in table {
-        let profile = Profile { preset, transport, settings: Settings::default() };
+        let profile = Profile { preset, transport, settings: Settings::default(), fencing: Fencing::Epoch };
         let bound = shipped(scenario, &profile).stall_max(&profile).unwrap();
         if bound.abs_diff(s(seconds)) > Duration::from_millis(1) {
             wrong.push(format!("{transport:?}, {scenario}: {bound:?}, not {seconds} s"));
@@ -106,7 +107,7 @@ fn without_a_path_requests_wait_for_so_long_as_they_may() {
 fn late_frames(safety: RetrySafety) -> u64 {
     let mut profile = ProfileName::Aggressive.profile();
     profile.settings = Settings { retry_safety: safety, ..profile.settings };
-    let graph = profile.preset.graph();
+    let graph = profile.graph();
     let action = |at, health| Action { at: Duration::from_secs(at), component: "switch0".into(), health };
     let actions = vec![action(10, Health::Stalled), action(20, Health::Up)];
     let scenario =
@@ -147,7 +148,7 @@ fn selectors_differ_as_their_definitions_say() {
         let length = Duration::from_millis(120);
         let scenario = Scenario { name: "speed".into(), actions, length, class: Class::Slow };
         let client = Client { rate: 0, ..Client::default() };
-        let outcome = run(&profile, profile.preset.graph(), &scenario, client);
+        let outcome = run(&profile, profile.graph(), &scenario, client);
         outcome.served
     };
     let slow = |kind| speed(kind, Health::Slow(10), "ctrl0.p0");
@@ -166,4 +167,130 @@ fn timers_that_contradict_each_other_are_named() {
     profile.settings.retry_safety = RetrySafety::Hold(Duration::from_secs(3));
     assert!(profile.contradiction().unwrap().contains("hold"));
     assert!(LINK_EVENT_DELAY < Duration::from_millis(1));
+}
+
+/// What a component does for ten seconds in the middle of a failover.
+fn with(profile: &Profile, health: Health) -> Outcome {
+    let graph = profile.graph();
+    let component = if graph.find("switch0").is_some() { "switch0" } else { "expander0a" };
+    let action = |at, health| Action { at: Duration::from_secs(at), component: component.into(), health };
+    let actions = vec![action(10, health), action(20, Health::Up)];
+    let scenario = Scenario { name: "fault".into(), actions, length: Duration::from_secs(40), class: Class::Silent };
+    // Few blocks: what is late finds something newer.
+    let client = Client { reads: 30, block: 512, rate: 500, ..Client::default() };
+    run(profile, graph, &scenario, client)
+}
+
+fn short_timers() -> [Profile; 3] {
+    [ProfileName::Aggressive, ProfileName::LinuxIscsi, ProfileName::LinuxNvme].map(ProfileName::profile)
+}
+
+/// Losses at three points, silence in three directions, flapping, slowness, zombies, late and double delivery, checkers that are lied
+/// to both ways.
+#[test]
+fn no_fault_of_a_path_leaves_a_wrong_byte_by_default() {
+    let s = Duration::from_secs;
+    let losing = [Point::Sending, Point::Transit, Point::Answering].map(|at| Health::Losing { frames: 40, at });
+    let holes = [(true, true), (true, false), (false, true)].map(|(tx, rx)| Health::BlackHole { tx, rx });
+    let others = [
+        Health::Down,
+        Health::Flapping { down: Duration::from_millis(300), up: Duration::from_millis(900) },
+        Health::Flapping { down: s(2), up: s(2) },
+        Health::Slow(50),
+        Health::Zombie(Duration::from_millis(200)),
+        Health::Stalled,
+        Health::Doubling(s(2)),
+        Health::FailsIo,
+        Health::FailsChecks,
+    ];
+    for profile in short_timers() {
+        for health in losing.into_iter().chain(holes).chain(others) {
+            let outcome = with(&profile, health);
+            assert_eq!(outcome.wrong_blocks, 0, "{}, {health:?}", profile.preset);
+            assert!(outcome.errors.is_empty(), "{}, {health:?}: {:?}", profile.preset, outcome.errors);
+            assert!(outcome.served > 1000, "{}, {health:?}: {}", profile.preset, outcome.served);
+        }
+    }
+}
+
+#[test]
+fn what_a_corrupting_path_does_is_found() {
+    for profile in short_timers() {
+        for (reads, writes) in [(true, false), (false, true)] {
+            let outcome = with(&profile, Health::Corrupting { reads, writes });
+            assert!(outcome.wrong_blocks > 0, "{}", profile.preset);
+        }
+    }
+}
+
+/// A target without sessions carries out what is delivered twice.
+#[test]
+fn double_delivery_is_wrong_where_the_target_promises_nothing() {
+    let mut profile = ProfileName::Aggressive.profile();
+    profile.fencing = crate::fabric::Fencing::None;
+    profile.settings.retry_safety = RetrySafety::None;
+    assert!(with(&profile, Health::Doubling(Duration::from_secs(2))).wrong_blocks > 0);
+}
+
+#[test]
+fn a_write_is_sent_again_safely_by_every_policy_that_is_safe() {
+    let hold = RetrySafety::Hold(Duration::from_secs(15));
+    for safety in [hold, RetrySafety::Abort, RetrySafety::Fence, RetrySafety::Epoch] {
+        assert_eq!(late_frames(safety), 0, "{safety:?}");
+        for mut profile in short_timers() {
+            profile.settings.retry_safety = safety;
+            for health in [Health::Stalled, Health::Down, Health::BlackHole { tx: true, rx: true }] {
+                let outcome = with(&profile, health);
+                let said = format!("{}, {safety:?}, {health:?}: {:?}", profile.preset, outcome.errors);
+                assert!(outcome.wrong_blocks == 0 && outcome.errors.is_empty(), "{said}");
+            }
+        }
+    }
+}
+
+/// What is given up with an error is not undone: it may land, but not over what was written and acknowledged since.
+#[test]
+fn a_write_that_failed_does_not_land_over_a_newer_one() {
+    for safety in [RetrySafety::Abort, RetrySafety::Fence, RetrySafety::Epoch] {
+        let mut profile = ProfileName::Aggressive.profile();
+        profile.settings.retry_safety = safety;
+        profile.settings.no_path_retry = crate::multipath::settings::NoPathRetry::Fail;
+        let graph = profile.graph();
+        let action = |at, component: &str, health| Action { at, component: component.into(), health };
+        let ms = Duration::from_millis;
+        let actions = vec![
+            action(ms(10_000), "switch0", Health::Stalled),
+            action(ms(10_000), "switch1", Health::Stalled),
+            action(ms(14_000), "switch1", Health::Up),
+            action(ms(20_000), "switch0", Health::Up),
+        ];
+        let scenario = Scenario { name: "given up".into(), actions, length: ms(20_020), class: Class::Silent };
+        let client = Client { reads: 10, block: 512, ..Client::default() };
+        let outcome = run(&profile, graph, &scenario, client);
+        assert!(!outcome.errors.is_empty(), "{safety:?}");
+        assert_eq!(outcome.wrong_blocks, 0, "{safety:?}");
+    }
+}
+
+#[test]
+fn a_policy_that_the_paths_do_not_promise_is_refused() {
+    use crate::fabric::Fencing;
+    let mut profile = ProfileName::Classic.profile();
+    profile.fencing = Fencing::Session;
+    for (safety, refused) in [(RetrySafety::Epoch, true), (RetrySafety::Fence, false), (RetrySafety::Abort, false)] {
+        profile.settings.retry_safety = safety;
+        assert_eq!(profile.contradiction().is_some(), refused, "{safety:?}");
+    }
+    profile.fencing = Fencing::None;
+    let why = profile.contradiction().expect("nothing can be aborted there");
+    assert!(why.contains("retry_safety abort") && why.contains("hold"), "{why}");
+    profile.settings.retry_safety = RetrySafety::Hold(Duration::from_secs(180));
+    assert_eq!(profile.contradiction(), None);
+}
+
+#[test]
+fn below_raid_no_safety_at_all_has_to_be_forced() {
+    assert!(RetrySafety::None.check_below_raid(false).is_err());
+    assert_eq!(RetrySafety::None.check_below_raid(true), Ok(()));
+    assert_eq!(RetrySafety::Fence.check_below_raid(false), Ok(()));
 }
