@@ -433,6 +433,8 @@ impl Stack {
         let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
         let leaf = self.disks_mut().inner_mut().inner_mut();
         let device = leaf.open(&full, overlay_path.as_deref(), false)?;
+        let now = self.reactor.now();
+        self.array_mut().bank_mut().add_unit(device, now);
         self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), backing.clone()) });
         self.lab.save()?;
         self.disks.push(LabDisk { name: name.to_owned(), backing: full, device: Some(device), trouble: None });

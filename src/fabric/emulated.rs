@@ -58,6 +58,11 @@ impl<B: Bank> Emulated<B> {
         self.shared.graph()
     }
 
+    /// Another unit of the bank can be reached, by the ways that lead to the others.
+    pub fn add_unit(&mut self, unit: DeviceId, now: Instant) {
+        self.shared.add_unit(&mut self.host, unit, now);
+    }
+
     /// From now on a component is as `health` says.
     pub fn set_health(&mut self, component: ComponentId, health: Health, now: Instant) {
         self.shared.set_health(&[&self.host], component, health, now);

@@ -73,6 +73,16 @@ impl Host {
         }
     }
 
+    /// Paths more, which lead to units of these limits.
+    pub(super) fn add_paths(&mut self, paths: &[PathInfo], accesses: &[Access], limits: Limits, now: Instant) {
+        self.initiator.add(paths, now);
+        self.paths.extend_from_slice(paths);
+        self.accesses.extend_from_slice(accesses);
+        self.limits.extend(paths.iter().map(|path| (path.unit, limits)));
+        self.generations.resize(self.paths.len(), 0);
+        self.sent.resize(self.paths.len(), 0);
+    }
+
     /// Commands that a path was sent so far, repetitions too.
     pub fn sent(&self, path: PathId) -> u64 {
         self.sent[usize::from(path.0)]

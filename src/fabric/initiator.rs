@@ -138,6 +138,11 @@ impl Initiator {
         }
     }
 
+    /// Nexuses more; their links are up.
+    pub(super) fn add(&mut self, paths: &[PathInfo], now: Instant) {
+        self.nexuses.extend(Initiator::new(self.transport, paths, now).nexuses);
+    }
+
     pub(super) fn link(&self, path: PathId) -> Link {
         self.nexus(path).link
     }

@@ -10,7 +10,7 @@ use super::graph::{ComponentId, Graph};
 use super::health::{Health, Point};
 use super::transport::{LINK_EVENT_DELAY, Transport};
 use super::{PathId, Probe, Verdict};
-use crate::block::{Buf, Instant, IoError, Op};
+use crate::block::{Buf, DeviceId, Instant, IoError, Op};
 
 /// After which time TCP sends again what was lost (Linux's least retransmission timeout).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
@@ -60,13 +60,14 @@ pub(super) struct Net {
     seed: u64,
 }
 
+const WELL: Part = Part { health: Health::Up, flap: None, answers: 0 };
+
 impl Net {
     pub(super) fn new(graph: Graph, transport: &Transport, seed: u64) -> Net {
-        let well = Part { health: Health::Up, flap: None, answers: 0 };
         Net {
             link_events: transport.link_events,
             retransmits: transport.retransmits,
-            parts: vec![well; graph.components().len()],
+            parts: vec![WELL; graph.components().len()],
             busy: vec![[Instant::START; 2]; graph.paths().len()],
             frames: BTreeMap::new(),
             stalled: Vec::new(),
@@ -79,6 +80,19 @@ impl Net {
 
     pub(super) fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// A unit more, reached by the ways that lead to the others. Its paths come last.
+    pub(super) fn add_unit(&mut self, unit: DeviceId, now: Instant) {
+        self.graph.add_unit(unit);
+        self.parts.resize(self.graph.components().len(), WELL);
+        let before = self.busy.len();
+        self.busy.resize(self.graph.paths().len(), [now; 2]);
+        for path in (before..self.busy.len()).map(|path| PathId(path as u16)) {
+            if !self.is_connected(path) {
+                self.tell_link(path, Content::LinkDown, now);
+            }
+        }
     }
 
     // ---- components ----
@@ -118,13 +132,19 @@ impl Net {
         self.parts[component.0] = part;
         for (path, before) in paths.into_iter().zip(was) {
             let after = self.is_connected(path);
-            if self.link_events && before != after {
-                let content = if after { Content::LinkUp } else { Content::LinkDown };
-                self.arrives(now + LINK_EVENT_DELAY, Frame { path, generation: 0, again: false, content });
+            if before != after {
+                self.tell_link(path, if after { Content::LinkUp } else { Content::LinkDown }, now);
             }
         }
         for frame in std::mem::take(&mut self.stalled) {
             self.send(frame, now);
+        }
+    }
+
+    /// The link's own word, if it has one.
+    fn tell_link(&mut self, path: PathId, content: Content, now: Instant) {
+        if self.link_events {
+            self.arrives(now + LINK_EVENT_DELAY, Frame { path, generation: 0, again: false, content });
         }
     }
 

@@ -10,7 +10,7 @@ use super::host::Host;
 use super::net::{Arrival, Net};
 use super::target::Target;
 use super::transport::Transport;
-use super::{Fencing, PathId, PathInfo};
+use super::{Access, Fencing, PathId, PathInfo};
 use crate::block::{Bank, DeviceId, Instant, Limits};
 
 /// A target with its units, and the components between it and its hosts.
@@ -60,6 +60,21 @@ impl<B: Bank> Shared<B> {
     /// The target, alone.
     pub fn into_target(self) -> Target<B> {
         self.target
+    }
+
+    /// Another unit of the bank can be reached by the only host, by the ways that lead to the others.
+    ///
+    /// # Panics
+    /// With several hosts: their paths are numbered one behind the other.
+    pub fn add_unit(&mut self, host: &mut Host, unit: DeviceId, now: Instant) {
+        assert_eq!(self.bases.len(), 1, "the paths are those of one host");
+        let before = self.graph().paths().len();
+        self.net.add_unit(unit, now);
+        let paths = self.graph().paths()[before..].to_vec();
+        self.target.add_paths(&paths);
+        let numbers = (before..before + paths.len()).map(|path| PathId(path as u16));
+        let accesses: Vec<Access> = numbers.map(|path| self.target.access(path, now)).collect();
+        host.add_paths(&paths, &accesses, self.target.bank().limits(unit), now);
     }
 
     /// From now on a component is as `health` says.

@@ -107,6 +107,12 @@ impl<B: Bank> Target<B> {
         }
     }
 
+    /// Paths more.
+    pub(super) fn add_paths(&mut self, paths: &[PathInfo]) {
+        self.paths.extend_from_slice(paths);
+        self.nexuses.resize(self.paths.len(), Nexus::default());
+    }
+
     /// The units.
     pub fn bank(&self) -> &B {
         &self.bank

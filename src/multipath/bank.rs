@@ -59,25 +59,12 @@ impl<F: Fabric> Multipath<F> {
         let mut units: Vec<DeviceId> = fabric.paths().iter().map(|path| path.unit).collect();
         units.sort_unstable();
         units.dedup();
-        let map = |unit: &DeviceId| {
-            let of_it = |at: &usize| fabric.paths()[*at].unit == *unit;
-            let ids = (0..fabric.paths().len()).filter(of_it).map(|at| PathId(at as u16));
-            Map::new(*unit, ids.map(|id| Path::new(id, &settings)).collect())
-        };
-        let maps: Vec<Map> = units.iter().map(map).collect();
-        let by_number = 0..units.last().map_or(0, |last| last.0 + 1);
-        let units_by_number = by_number.map(|unit| units.partition_point(|of| of.0 < unit)).collect();
-        let place = |path: usize| {
-            let map = units.partition_point(|unit| *unit < fabric.paths()[path].unit);
-            (map, maps[map].position(PathId(path as u16)))
-        };
-        let places = (0..fabric.paths().len()).map(place).collect();
         let mut multipath = Multipath {
             fabric,
             settings,
-            maps,
-            units: units_by_number,
-            places,
+            maps: Vec::new(),
+            units: Vec::new(),
+            places: Vec::new(),
             ios: Slab::new(),
             waiting: Waiting::default(),
             pace: Pace::default(),
@@ -90,11 +77,25 @@ impl<F: Fabric> Multipath<F> {
             events: Vec::new(),
             changes: Vec::new(),
         };
-        for map in 0..multipath.maps.len() {
-            multipath.read_priorities(map);
-            multipath.regroup(map);
-        }
+        units.into_iter().for_each(|unit| multipath.add_unit(unit));
         multipath
+    }
+
+    /// A map for a logical unit that the fabric's paths lead to, too, by now.
+    pub fn add_unit(&mut self, unit: DeviceId) {
+        let map = self.maps.len();
+        self.units.resize(self.units.len().max(unit.0 as usize + 1), usize::MAX);
+        self.units[unit.0 as usize] = map;
+        self.places.resize(self.fabric.paths().len(), (usize::MAX, usize::MAX));
+        let all = self.fabric.paths().iter().enumerate();
+        let ids: Vec<PathId> = all.filter(|(_, path)| path.unit == unit).map(|(at, _)| PathId(at as u16)).collect();
+        for (at, id) in ids.iter().enumerate() {
+            self.places[usize::from(id.0)] = (map, at);
+        }
+        let paths = ids.into_iter().map(|id| Path::new(id, &self.settings)).collect();
+        self.maps.push(Map::new(unit, paths));
+        self.read_priorities(map);
+        self.regroup(map);
     }
 
     /// The paths' own world.

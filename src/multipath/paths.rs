@@ -55,6 +55,14 @@ impl<B: Bank> Paths<B> {
         }
     }
 
+    /// A device that was put into the bank is reached as the others are.
+    pub fn add_unit(&mut self, unit: DeviceId, now: Instant) {
+        if let Paths::Many(multipath) = self {
+            multipath.fabric_mut().add_unit(unit, now);
+            multipath.add_unit(unit);
+        }
+    }
+
     /// The maps, if there are paths.
     pub fn multipath(&self) -> Option<&Multipath<Emulated<B>>> {
         match self {

@@ -79,7 +79,8 @@ fn every_scenario_leaves_no_wrong_byte_and_no_error() {
     for name in ProfileName::ALL {
         let profile = name.profile();
         for scenario in SCENARIOS {
-            let (outcome, scenario) = run_shipped(scenario, &profile, Client::default());
+            let client = Client { rate: 200, ..Client::default() };
+            let (outcome, scenario) = run_shipped(scenario, &profile, client);
             assert_eq!(outcome.wrong_blocks, 0, "{name}, {}", scenario.name);
             // Where all paths are gone for longer than requests may wait, errors are earned.
             let waits = profile.settings.queueing_max().is_none_or(|max| max > Duration::from_secs(45));
@@ -177,7 +178,7 @@ fn with(profile: &Profile, health: Health) -> Outcome {
     let actions = vec![action(10, health), action(20, Health::Up)];
     let scenario = Scenario { name: "fault".into(), actions, length: Duration::from_secs(40), class: Class::Silent };
     // Few blocks: what is late finds something newer.
-    let client = Client { reads: 30, block: 512, rate: 500, ..Client::default() };
+    let client = Client { reads: 30, block: 512, rate: 100, ..Client::default() };
     run(profile, graph, &scenario, client)
 }
 
