@@ -13,7 +13,11 @@
 //!            │                                       │
 //!         Reactor  (real time)                     World  (virtual time, oracle)
 //!            │                                       │
+//!          Paths   (none, or a map over a fabric)    │
+//!            │                                       │
 //!          Array   (raid: the same code in both)   Array
+//!            │                                       │
+//!          Paths   (the same, to every member)       │
 //!            │                                       │
 //!          Fault   (fails in chosen ways)          Fault
 //!            │                                       │
@@ -29,7 +33,7 @@
 //! | [`block`] | the ground: addresses, payloads, requests, the `Bank` interface |
 //! | [`parity`] | P and Q over byte slices, in every kernel the processor has |
 //! | [`disk`] | leaves: memory, image files, block devices, exports of NBD servers by one path or several, overlays; faults and volatile caches as layers |
-//! | [`fabric`] | many paths to a logical unit: components, transports and their timers; an emulated one in virtual time |
+//! | [`fabric`] | many paths to a logical unit: components, transports and their timers, hosts and targets; emulated, or over NBD in `disk` |
 //! | [`multipath`] | one device out of them, in dm-multipath's words: groups, selectors, checkers, failback, queueing |
 //! | [`raid`] | geometry, planner, array, control path, background work, md metadata |
 //! | [`config`] | `lab.toml` as types |
