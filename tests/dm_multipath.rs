@@ -103,7 +103,7 @@ fn cases() -> Vec<Case> {
 
 #[track_caller]
 fn the_kernel_and_ours_agree(selector: SelectorKind) {
-    let mut payload = String::from(". \"$words\" && dm_modules || exit\n");
+    let mut payload = String::from(". \"$dm_words\" && dm_modules || exit\n");
     for case in cases() {
         let paths: Vec<&str> = case.paths.iter().map(|kind| kind.target()).collect();
         payload += &format!("table {selector} {} || exit\n", paths.join(" "));
@@ -113,7 +113,7 @@ fn the_kernel_and_ours_agree(selector: SelectorKind) {
         payload += &format!("end_table {}\n", case.name);
     }
     let words = Path::new(env!("CARGO_MANIFEST_DIR")).join("tools/uml/dm.sh");
-    let outcome = uml::run_within(LIMIT, &payload, &[("words", &words.display().to_string())]);
+    let outcome = uml::run_within(LIMIT, &payload, &[("dm_words", &words.display().to_string())]);
     for case in cases() {
         let begins = format!("counted {} ", case.name);
         let line = outcome.output.lines().find_map(|line| line.strip_prefix(&begins));
