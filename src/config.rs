@@ -118,6 +118,14 @@ impl Backing {
         }
     }
 
+    /// Where the paths lead, if there are several.
+    pub fn paths(&self) -> Option<&[NbdUri]> {
+        match self {
+            Backing::Paths(uris) => Some(uris),
+            Backing::File(_) | Backing::Nbd(_) => None,
+        }
+    }
+
     /// The image or block device, if it is one.
     pub fn file(&self) -> Option<&Path> {
         match self {

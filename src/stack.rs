@@ -431,8 +431,7 @@ impl Stack {
         let overlaid = self.lab.config.disks.iter().any(|disk| disk.overlay.is_some());
         let overlay = overlaid.then(|| PathBuf::from(format!("{name}.overlay")));
         let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
-        let leaf = self.disks_mut().inner_mut().inner_mut();
-        let device = leaf.open(&full, overlay_path.as_deref(), false)?;
+        let device = self.leaves_mut().open(&full, overlay_path.as_deref(), false)?;
         let now = self.reactor.now();
         self.array_mut().bank_mut().add_unit(device, now);
         self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), backing.clone()) });
@@ -453,7 +452,7 @@ impl Stack {
             for fault in faults {
                 bank.disarm(fault);
             }
-            self.caches_mut().inner_mut().close(device);
+            self.leaves_mut().close(device);
         }
         self.lab.save()
     }
@@ -507,6 +506,14 @@ impl Stack {
         let losses = self.caches_mut().power_cut(seed, now);
         self.reactor.run(|volume| volume.bank().bank().bank().inner().is_cut());
         losses
+    }
+
+    fn leaves(&self) -> &Leaves {
+        self.array().bank().bank().inner().inner()
+    }
+
+    fn leaves_mut(&mut self) -> &mut Leaves {
+        self.caches_mut().inner_mut()
     }
 
     fn caches_mut(&mut self) -> &mut Volatile<Leaves> {

@@ -101,7 +101,7 @@ pub fn run(args: &PathArgs, manner: Manner, out: &mut impl Write) -> Outcome {
             (&lab.lab, PathCommand::Queueing { on: *queueing == Switch::On, map: map.clone() })
         }
     };
-    profile_of(lab)?;
+    must_have_paths(lab)?;
     if !matches!(command, PathCommand::List { .. }) && Client::find(lab)?.is_none() {
         let lab = lab.display();
         return Err(Failure::usage(format!(
@@ -111,14 +111,27 @@ pub fn run(args: &PathArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     carry_out(lab, &Command::Path(command), false, manner, out)
 }
 
-/// The fabric and the timers of a lab, which must have paths.
+fn config_of(lab: &Path) -> Result<LabConfig, Failure> {
+    LabConfig::read(lab).map_err(|error| Failure::cannot(error.to_string()))
+}
+
+fn none_there(lab: &Path, what: &str) -> Failure {
+    Failure::usage(format!(
+        "{} has no {what}: make a lab that has with `raidlab create LAB --paths san`",
+        lab.display()
+    ))
+}
+
+fn must_have_paths(lab: &Path) -> Result<(), Failure> {
+    let config = config_of(lab)?;
+    match config.paths.is_some() || config.disks.iter().any(|disk| disk.backing.paths().is_some()) {
+        true => Ok(()),
+        false => Err(none_there(lab, "paths")),
+    }
+}
+
+/// The fabric and the timers of a lab, which must have an emulated one.
 pub fn profile_of(lab: &Path) -> Result<Profile, Failure> {
-    let config = LabConfig::read(lab).map_err(|error| Failure::cannot(error.to_string()))?;
-    let Some(paths) = config.paths else {
-        return Err(Failure::usage(format!(
-            "{} has no paths: make a lab that has with `raidlab create LAB --paths san`",
-            lab.display()
-        )));
-    };
+    let paths = config_of(lab)?.paths.ok_or_else(|| none_there(lab, "paths of a fabric"))?;
     paths.profile().map_err(Failure::usage)
 }

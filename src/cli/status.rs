@@ -312,11 +312,16 @@ fn map_status(name: &str, map: &Map) -> MapStatus {
 
 /// The maps that a lab at rest has when it is opened.
 fn maps_at_rest(config: &LabConfig) -> Vec<MapStatus> {
-    let Some(paths) = &config.paths else { return Vec::new() };
-    let count = paths.preset.graph().paths().len();
-    let over = paths.at.is_over().then_some("volume");
-    let under = config.disks.iter().map(|disk| disk.name.as_str()).filter(|_| paths.at.is_under());
-    over.into_iter().chain(under).map(|name| MapStatus { name: name.to_owned(), active: None, paths: count }).collect()
+    let at_rest = |name: &str, paths| MapStatus { name: name.to_owned(), active: None, paths };
+    let mut maps = Vec::new();
+    if let Some(paths) = &config.paths {
+        let count = paths.preset.graph().paths().len();
+        let under = config.disks.iter().map(|disk| disk.name.as_str()).filter(|_| paths.at.is_under());
+        maps.extend(paths.at.is_over().then_some("volume").into_iter().chain(under).map(|name| at_rest(name, count)));
+    }
+    let connections = config.disks.iter().filter_map(|disk| Some((disk, disk.backing.paths()?)));
+    maps.extend(connections.map(|(disk, uris)| at_rest(&disk.name, uris.len())));
+    maps
 }
 
 /// `volume 8 of 8 active`.

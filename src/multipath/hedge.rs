@@ -7,7 +7,7 @@ use super::Multipath;
 use super::errand::{Errand, Io};
 use super::map::{Change, PathState, Why};
 use super::selector::{Incoming, select};
-use crate::block::{Buf, Completion, Instant, Op, Request, RequestId};
+use crate::block::{Buf, Completion, Instant, IoError, Op, Request, RequestId};
 use crate::fabric::{Fabric, PathId, is_path_error};
 
 impl<F: Fabric> Multipath<F> {
@@ -26,9 +26,10 @@ impl<F: Fabric> Multipath<F> {
             let is_out = |io: &Io| io.errand == Errand::Client && io.sent_at + after == due;
             let Some(io) = self.ios.get(key).copied().filter(is_out) else { continue };
             let Some(second) = self.second_path(&io, now) else { continue };
-            let limits = self.fabric.limits(self.maps[io.map].unit);
+            let (limits, epoch) = (self.fabric.limits(self.maps[io.map].unit), self.maps[io.map].epoch);
             let op = Op::Read(Buf::stale(io.extent.length.at_grain(limits.grain)));
-            let other = self.ios.insert(Io { path: Some(second), sent_at: now, errand: Errand::Race(key), ..io });
+            let other =
+                self.ios.insert(Io { path: Some(second), sent_at: now, epoch, errand: Errand::Race(key), ..io });
             self.ios[key].errand = Errand::Race(other);
             let path = &mut self.maps[io.map].paths[second];
             path.load.begin(io.bytes);
@@ -60,15 +61,17 @@ impl<F: Fabric> Multipath<F> {
         completion: Completion,
         now: Instant,
     ) -> Option<Completion> {
-        let Io { map, errand, .. } = self.ios[key];
+        let Io { map, errand, epoch, .. } = self.ios[key];
+        // Refused for its connection generation, it says nothing of the sectors, nor of the path.
+        let is_refused = completion.result == Err(IoError::Fenced) && epoch < self.maps[map].epoch;
         let error = completion.result.err().filter(|error| is_path_error(*error));
-        match (errand, error) {
-            (Errand::Race(other), None) => {
+        match (errand, error.is_none() && !is_refused) {
+            (Errand::Race(other), true) => {
                 self.ios[other].errand = Errand::Lost;
                 self.ios[key].errand = Errand::Client;
                 return Some(completion);
             }
-            (Errand::Race(other), Some(_)) => self.ios[other].errand = Errand::Client,
+            (Errand::Race(other), false) => self.ios[other].errand = Errand::Client,
             _ => {}
         }
         self.ios.remove(key);

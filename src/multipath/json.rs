@@ -13,11 +13,16 @@ use super::topology::{device_number, features, group_word, handler, state_word};
 use crate::block::Instant;
 use crate::fabric::{Fabric, Link};
 
-/// All maps. `name` gives a map's alias and WWID.
-pub fn show<F: Fabric>(multipath: &Multipath<F>, name: impl Fn(&Map) -> (String, String), now: Instant) -> Value {
+/// All maps. `name` gives a map's alias and WWID, `first` the number of the first one's device.
+pub fn show<F: Fabric>(
+    multipath: &Multipath<F>,
+    name: impl Fn(&Map) -> (String, String),
+    first: usize,
+    now: Instant,
+) -> Value {
     let maps = multipath.maps().iter().enumerate().map(|(number, map)| {
         let (alias, wwid) = name(map);
-        map_of(multipath, map, number, &alias, &wwid, now)
+        map_of(multipath, map, first + number, &alias, &wwid, now)
     });
     json!({ "major_version": 0, "minor_version": 1, "maps": maps.collect::<Vec<Value>>() })
 }

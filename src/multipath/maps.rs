@@ -19,11 +19,12 @@ pub trait Maps {
     /// Their policies.
     fn settings(&self) -> &Settings;
 
-    /// A map as `multipath -ll` shows it, called `name` and known to the world as `wwid`.
-    fn show(&self, map: &Map, name: &str, wwid: &str) -> String;
+    /// A map as `multipath -ll` shows it, called `name` and known to the world as `wwid`; its device is `dm-NUMBER`.
+    fn show(&self, map: &Map, name: &str, wwid: &str, number: usize) -> String;
 
-    /// All of them as [`json::show`] has them; `name` gives a map's name and WWID.
-    fn json(&self, name: &dyn Fn(&Map) -> (String, String), now: Instant) -> Value;
+    /// All of them as [`json::show`] has them; `name` gives a map's name and WWID, `first` the number of the
+    /// first one's device.
+    fn json(&self, name: &dyn Fn(&Map) -> (String, String), first: usize, now: Instant) -> Value;
 
     /// See [`Multipath::fail_path`].
     fn fail_path(&mut self, path: PathId, now: Instant);
@@ -54,12 +55,12 @@ impl<F: Fabric> Maps for Multipath<F> {
         self.settings()
     }
 
-    fn show(&self, map: &Map, name: &str, wwid: &str) -> String {
-        topology::show(self, map, name, wwid)
+    fn show(&self, map: &Map, name: &str, wwid: &str, number: usize) -> String {
+        topology::show(self, map, name, wwid, number)
     }
 
-    fn json(&self, name: &dyn Fn(&Map) -> (String, String), now: Instant) -> Value {
-        json::show(self, name, now)
+    fn json(&self, name: &dyn Fn(&Map) -> (String, String), first: usize, now: Instant) -> Value {
+        json::show(self, name, first, now)
     }
 
     fn fail_path(&mut self, path: PathId, now: Instant) {

@@ -184,7 +184,7 @@ fn a_map_is_shown_as_multipath_shows_it() {
     lab.read().unwrap();
     lab.pass(seconds(2));
     lab.multipath.fail_path(PathId(1), lab.now);
-    let shown = topology::show(&lab.multipath, &lab.multipath.maps()[0], "mpatha", "3600");
+    let shown = topology::show(&lab.multipath, &lab.multipath.maps()[0], "mpatha", "3600", 0);
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines[0], "mpatha (3600) dm-0 RAIDLAB,VOLUME");
     assert_eq!(lines[1], "size=1.0M features='1 queue_if_no_path' hwhandler='1 alua' wp=rw");

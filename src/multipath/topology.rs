@@ -44,14 +44,14 @@ pub(super) fn device_number(path: PathId) -> String {
     format!("8:{}", u32::from(path.0) * 16)
 }
 
-/// A map as `multipath -ll` shows it. `name` and `wwid` head it; sizes are in binary units, as there.
-pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &str) -> String {
+/// A map as `multipath -ll` shows it. `name`, `wwid` and its device's number head it; sizes are in binary units, as there.
+pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &str, number: usize) -> String {
     let settings = multipath.settings();
     let fabric = multipath.fabric();
     let (features, handler) = (features(settings), handler(settings));
     let limits = fabric.limits(map.unit());
     let write = if limits.read_only { "ro" } else { "rw" };
-    let mut text = format!("{name} ({wwid}) dm-0 RAIDLAB,VOLUME\n");
+    let mut text = format!("{name} ({wwid}) dm-{number} RAIDLAB,VOLUME\n");
     let size = size_word(limits.capacity.bytes());
     writeln!(text, "size={size} features='{features}' hwhandler='{handler}' wp={write}").expect("text takes all");
     for (at, group) in map.groups().iter().enumerate() {

@@ -450,7 +450,7 @@ fn the_json_has_all_keys_of_multipathd_and_what_its_users_miss() {
     lab.fabric().ways[1] = Way::Silent;
     (0..4).for_each(|_| lab.read());
     lab.pass(ms(1500));
-    let shown = json::show(&lab.multipath, |_| ("mpatha".into(), "3600".into()), lab.now);
+    let shown = json::show(&lab.multipath, |_| ("mpatha".into(), "3600".into()), 0, lab.now);
     assert_eq!((&shown["major_version"], &shown["minor_version"]), (&0.into(), &1.into()));
     let map = &shown["maps"][0];
     for key in

@@ -12,19 +12,23 @@ pub enum Tier {
     Volume,
     /// Between the array and its members.
     Members,
-}
-
-impl Tier {
-    /// All of them, from above.
-    pub const ALL: [Tier; 2] = [Tier::Volume, Tier::Members];
+    /// Between this disk and the NBD servers that have it.
+    Disk(DeviceId),
 }
 
 impl Stack {
+    /// The layers that have paths, from above.
+    pub fn tiers(&self) -> Vec<Tier> {
+        let disks = self.leaves().mapped().map(Tier::Disk);
+        [Tier::Volume, Tier::Members].into_iter().chain(disks).filter(|tier| self.maps(*tier).is_some()).collect()
+    }
+
     /// The maps of a layer, if it has paths.
     pub fn maps(&self, tier: Tier) -> Option<&dyn Maps> {
         match tier {
             Tier::Volume => self.reactor.stack().multipath().map(|maps| maps as &dyn Maps),
             Tier::Members => self.array().bank().multipath().map(|maps| maps as &dyn Maps),
+            Tier::Disk(disk) => self.leaves().multipath(disk).map(|maps| maps as &dyn Maps),
         }
     }
 
@@ -33,12 +37,13 @@ impl Stack {
         match tier {
             Tier::Volume => self.reactor.stack_mut().multipath_mut().map(|maps| maps as &mut dyn Maps),
             Tier::Members => self.array_mut().bank_mut().multipath_mut().map(|maps| maps as &mut dyn Maps),
+            Tier::Disk(disk) => self.leaves_mut().multipath_mut(disk).map(|maps| maps as &mut dyn Maps),
         }
     }
 
     /// Whether there are paths anywhere.
     pub fn has_paths(&self) -> bool {
-        Tier::ALL.into_iter().any(|tier| self.maps(tier).is_some())
+        !self.tiers().is_empty()
     }
 
     /// What a map is called: `volume`, or after its disk.
@@ -46,6 +51,7 @@ impl Stack {
         match tier {
             Tier::Volume => "volume",
             Tier::Members => self.name_of(unit),
+            Tier::Disk(disk) => self.name_of(disk),
         }
     }
 
@@ -55,6 +61,7 @@ impl Stack {
         let uuid: Option<[u8; 16]> = match tier {
             Tier::Volume => members.iter().next().map(|member| member.superblock.set_uuid.0),
             Tier::Members => members.get(unit).map(|member| member.superblock.device_uuid.0),
+            Tier::Disk(disk) => members.get(disk).map(|member| member.superblock.device_uuid.0),
         };
         let digits: String = uuid.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect();
         format!("36{}", &digits[1..])
@@ -70,7 +77,7 @@ impl Stack {
             maps.fabric_mut().drain_notes();
         }
         let mut all = Vec::new();
-        for tier in Tier::ALL {
+        for tier in self.tiers() {
             let changes = self.maps_mut(tier).map(Maps::drain_changes).unwrap_or_default();
             all.extend(changes.into_iter().map(|(_, unit, change)| (tier, unit, change)));
         }
@@ -85,9 +92,7 @@ impl Stack {
 
     /// All maps, from above, with where they are.
     pub fn each_map(&self) -> impl Iterator<Item = (Tier, &dyn Maps, &Map)> {
-        Tier::ALL
-            .into_iter()
-            .filter_map(|tier| Some((tier, self.maps(tier)?)))
-            .flat_map(|(tier, maps)| maps.maps().iter().map(move |map| (tier, maps, map)))
+        let tiers = self.tiers().into_iter().filter_map(|tier| Some((tier, self.maps(tier)?)));
+        tiers.flat_map(|(tier, maps)| maps.maps().iter().map(move |map| (tier, maps, map)))
     }
 }

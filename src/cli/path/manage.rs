@@ -75,9 +75,9 @@ impl Wanted {
 }
 
 fn list(stack: &Stack, say: &mut dyn Say) {
-    for (tier, maps, map) in stack.each_map() {
+    for (number, (tier, maps, map)) in stack.each_map().enumerate() {
         let unit = map.unit();
-        let text = maps.show(map, stack.map_name(tier, unit), &stack.wwid(tier, unit));
+        let text = maps.show(map, stack.map_name(tier, unit), &stack.wwid(tier, unit), number);
         text.lines().for_each(|line| say.line(line));
     }
 }
@@ -86,9 +86,9 @@ fn list(stack: &Stack, say: &mut dyn Say) {
 fn as_json(stack: &Stack) -> Value {
     let now = stack.reactor.now();
     let mut maps = Vec::new();
-    for (tier, of) in Tier::ALL.into_iter().filter_map(|tier| Some((tier, stack.maps(tier)?))) {
+    for (tier, of) in stack.tiers().into_iter().filter_map(|tier| Some((tier, stack.maps(tier)?))) {
         let name = |map: &Map| (stack.map_name(tier, map.unit()).to_owned(), stack.wwid(tier, map.unit()));
-        if let Value::Array(these) = of.json(&name, now)["maps"].take() {
+        if let Value::Array(these) = of.json(&name, maps.len(), now)["maps"].take() {
             maps.extend(these);
         }
     }
@@ -112,7 +112,6 @@ fn switch(stack: &mut Stack, group: usize, map: Option<&str>) -> Result<(), Fail
 
 /// The one path that a word means: its name or its host:channel:target:unit, perhaps with its map's name before it.
 fn find_path(stack: &Stack, word: &str) -> Result<(Tier, PathId), Failure> {
-    let (of, name) = word.split_once('/').map_or((None, word), |(map, name)| (Some(map), name));
     let mut all = Vec::new();
     for (tier, maps, map) in stack.each_map() {
         let map_name = stack.map_name(tier, map.unit());
@@ -121,17 +120,22 @@ fn find_path(stack: &Stack, word: &str) -> Result<(Tier, PathId), Failure> {
             all.push((tier, path.id, map_name, info.name.as_str(), info.hctl.as_str()));
         }
     }
-    let is_meant = |map: &str, path: &str, hctl: &str| of.is_none_or(|of| of == map) && (path == name || hctl == name);
+    // The name of a path over NBD is its URI, with slashes of its own.
+    let is_name = |name: &str, path: &str, hctl: &str| name == path || name == hctl;
+    let of_map = |map: &str| word.strip_prefix(map)?.strip_prefix('/');
+    let is_meant = |map: &str, path: &str, hctl: &str| {
+        is_name(word, path, hctl) || of_map(map).is_some_and(|name| is_name(name, path, hctl))
+    };
     let meant: Vec<_> = all.iter().filter(|(_, _, map, path, hctl)| is_meant(map, path, hctl)).collect();
     match meant[..] {
         [(tier, path, ..)] => Ok((*tier, *path)),
         [] => {
             let names: Vec<&str> = all.iter().map(|(_, _, _, path, _)| *path).collect();
-            Err(Failure::usage(crate::multipath::keys::unknown("path", name, &names)))
+            Err(Failure::usage(crate::multipath::keys::unknown("path", word, &names)))
         }
         _ => {
             let names: Vec<String> = meant.iter().map(|(_, _, map, path, _)| format!("{map}/{path}")).collect();
-            Err(Failure::usage(format!("{name} is the name of several paths: type {}", names.join(" or "))))
+            Err(Failure::usage(format!("{word} is the name of several paths: type {}", names.join(" or "))))
         }
     }
 }

@@ -171,7 +171,7 @@ impl Run {
     }
 
     fn act(&mut self, action: &Action) {
-        self.outcome.topology = topology::show(&self.multipath, &self.multipath.maps()[0], "mpatha", WWID);
+        self.outcome.topology = topology::show(&self.multipath, &self.multipath.maps()[0], "mpatha", WWID, 0);
         let fabric = self.multipath.fabric_mut();
         let component = plan::component(fabric.graph(), &action.component);
         fabric.set_health(component, action.health, self.now);
