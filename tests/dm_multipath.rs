@@ -265,7 +265,7 @@ impl Fabric for Kept {
 
     fn submit(&mut self, path: PathId, request: Request, _: Instant) {
         if self.kinds[usize::from(path.0)] == Kind::Error {
-            self.events.push(Event::Completed(path, request.complete(Err(IoError::Transport))));
+            self.events.push(Event::GivenBack(path, request, IoError::Transport));
         } else {
             self.kept.push((path, request));
         }

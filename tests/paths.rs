@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
             .needs(&["fio"])
             .told_by(fio_finds_what_it_wrote),
         story("paths::requests_wait_when_no_path_is_left_and_fail_when_they_may_not").told_by(no_path_is_left),
+        story("paths::what_disks_and_array_refuse_no_path_is_to_blame_for").told_by(no_path_is_to_blame),
         story("paths::a_lab_has_timers_of_its_own").told_by(timers_of_its_own),
         story("paths::words_that_are_wrong_are_answered").told_by(words_that_are_wrong),
     ]
@@ -149,6 +150,19 @@ fn no_path_is_left() {
     assert!(ran.stderr.contains("cannot read") || was_late, "{ran}");
     lab.ok("path queueing lab on");
     stop(running);
+}
+
+fn no_path_is_to_blame() {
+    let lab = Lab::create("--level 5 --disks 3 --size 8M --paths san --paths-at both");
+    let running = serve(&lab);
+    lab.ok("fault lab 0 add fail-stop");
+    lab.ok("fault lab 1 add fail-stop");
+    let ran = lab.call("write lab").stdin([7; 4096]).within(Duration::from_secs(60)).run();
+    assert!(ran.stderr.contains("cannot write"), "{ran}");
+    assert_eq!((lab.status()["maps"][0]["active"].as_u64(), lab.state().as_str()), (Some(8), "failed"));
+    stop(running);
+    let events = std::fs::read_to_string(lab.file("events.jsonl")).expect("a lab that ran has one");
+    assert!(!events.contains("PathFailed"), "{events}");
 }
 
 fn timers_of_its_own() {

@@ -10,6 +10,8 @@ use crate::block::{Buf, DeviceId, Durability, Extent, IoError, Op, Payload, Requ
 pub(super) enum Content {
     Command(Command),
     Answer(Tag, Option<Op>, Result<(), IoError>),
+    /// The port takes no commands for its units.
+    Refused(Tag),
     Busy(Tag),
     Abort(Tag),
     Aborted(Tag),

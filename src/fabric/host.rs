@@ -116,7 +116,7 @@ impl Host {
     pub(super) fn still_wants(&self, frame: &Frame) -> bool {
         match &frame.content {
             Content::Command(command) => self.initiator.waits_for(command.tag),
-            Content::Answer(tag, ..) => self.initiator.waits_for(*tag),
+            Content::Answer(tag, ..) | Content::Refused(tag) => self.initiator.waits_for(*tag),
             _ => self.initiator.link(frame.path) == Link::Online,
         }
     }
@@ -147,6 +147,7 @@ impl Host {
     fn answered(&mut self, path: PathId, content: Content, now: Instant) {
         match content {
             Content::Answer(tag, op, result) => self.initiator.answered(tag, op, result, now, &mut self.out),
+            Content::Refused(tag) => self.initiator.refused(tag, now, &mut self.out),
             Content::Busy(tag) => self.initiator.busy(tag, now, &mut self.out),
             Content::Aborted(tag) => self.initiator.aborted(tag, now, &mut self.out),
             Content::Told(question, verdict, access) => {
@@ -228,6 +229,7 @@ impl Host {
                 Out::Ping(path) => self.send(path, Content::Ask(Question::Ping)),
                 Out::Login(path) => self.send(path, Content::Ask(Question::Login)),
                 Out::Done(path, completion) => self.events.push(Event::Completed(path, completion)),
+                Out::GivenBack(path, request, error) => self.events.push(Event::GivenBack(path, request, error)),
                 Out::Told(path, note) => self.notes.push((now, path, note)),
             }
         }

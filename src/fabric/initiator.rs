@@ -28,8 +28,10 @@ pub(super) enum Out {
     Ping(PathId),
     /// A lost nexus is tried again.
     Login(PathId),
-    /// A request comes back.
+    /// The unit has answered a request.
     Done(PathId, Completion),
+    /// A request comes back without an answer of the unit.
+    GivenBack(PathId, Request, IoError),
     /// Something happened that a timeline tells.
     Told(PathId, Note),
 }
@@ -199,7 +201,7 @@ impl Initiator {
             Link::FastFailed => IoError::Transport,
             Link::Removed => IoError::Offline,
         };
-        out.push(Out::Done(path, request.complete(Err(error))));
+        out.push(Out::GivenBack(path, request, error));
     }
 
     /// Another attempt; it waits if the nexus is blocked.
@@ -251,6 +253,16 @@ impl Initiator {
         self.send_held_back(path, now, out);
     }
 
+    /// The port took no attempt for its unit.
+    pub(super) fn refused(&mut self, tag: Tag, now: Instant, out: &mut Vec<Out>) {
+        let Some(command) = self.commands.remove(&tag) else {
+            self.stale_answers += 1;
+            return;
+        };
+        out.push(Out::GivenBack(command.path, command.request, IoError::Transport));
+        self.send_held_back(command.path, now, out);
+    }
+
     /// An abort was answered: the attempt is over, without effect from now on.
     pub(super) fn aborted(&mut self, tag: Tag, now: Instant, out: &mut Vec<Out>) {
         if let Some(command) = self.commands.remove(&tag) {
@@ -268,7 +280,7 @@ impl Initiator {
         }
         let command = self.commands.remove(&tag).expect("it was just there");
         let path = command.path;
-        out.push(Out::Done(path, command.request.complete(Err(IoError::Transport))));
+        out.push(Out::GivenBack(path, command.request, IoError::Transport));
         self.send_held_back(path, now, out);
     }
 
@@ -278,7 +290,7 @@ impl Initiator {
             return self.send(command, now, out);
         }
         let path = command.path;
-        out.push(Out::Done(path, command.request.complete(Err(IoError::Timeout))));
+        out.push(Out::GivenBack(path, command.request, IoError::Timeout));
         self.send_held_back(path, now, out);
     }
 
@@ -336,16 +348,14 @@ impl Initiator {
     fn give_back(&mut self, path: PathId, error: IoError, out: &mut Vec<Out>) -> usize {
         let commands = self.take(|command| command.path == path);
         let count = commands.len();
-        out.extend(commands.into_iter().map(|command| Out::Done(path, command.request.complete(Err(error)))));
+        out.extend(commands.into_iter().map(|command| Out::GivenBack(path, command.request, error)));
         count
     }
 
     /// The target has ended a nexus: what was sent before `begun` is not done, and comes back.
     pub(super) fn ended(&mut self, path: PathId, begun: Instant, out: &mut Vec<Out>) {
         let commands = self.take(|command| command.path == path && command.sent < begun);
-        out.extend(
-            commands.into_iter().map(|command| Out::Done(path, command.request.complete(Err(IoError::Transport)))),
-        );
+        out.extend(commands.into_iter().map(|command| Out::GivenBack(path, command.request, IoError::Transport)));
     }
 
     /// The target was told to forget what was sent before `begun`, and has: it is sent again.

@@ -140,8 +140,10 @@ pub enum Verdict {
 /// What a fabric has to tell.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A request came back.
+    /// The unit has answered: whatever the result, the path is well.
     Completed(PathId, Completion),
+    /// A request came back without the unit's answer: the path failed, another may do better.
+    GivenBack(PathId, Request, IoError),
     /// A probe was answered.
     Probed(PathId, Verdict),
     /// The nexus of this path can do nothing more: what it was given and did not answer is not done, and never will be.
@@ -172,8 +174,7 @@ pub trait Fabric {
     /// The access state last heard of a path's port group.
     fn access(&self, path: PathId) -> Access;
 
-    /// Sends a request down a path. It comes back once, by an event, with [`IoError::Transport`], [`IoError::Timeout`] or
-    /// [`IoError::Offline`] where it was the path that failed ([`is_path_error`]).
+    /// Sends a request down a path. It comes back once: [`Event::Completed`] or [`Event::GivenBack`].
     fn submit(&mut self, path: PathId, request: Request, now: Instant);
 
     /// Asks whether a path is well. There may be no answer.
@@ -204,11 +205,6 @@ pub trait Fabric {
 
     /// When `poll` has work to do even if nothing else happens.
     fn next_deadline(&self) -> Option<Instant>;
-}
-
-/// Whether an error is the path's: another path may do better. Every other error is the logical unit's and the same on all paths.
-pub fn is_path_error(error: IoError) -> bool {
-    matches!(error, IoError::Transport | IoError::Timeout | IoError::Offline)
 }
 
 impl fmt::Display for Link {

@@ -10,7 +10,7 @@ use super::graph::{ComponentId, Graph};
 use super::health::{Health, Point};
 use super::transport::{LINK_EVENT_DELAY, Transport};
 use super::{PathId, Probe, Verdict};
-use crate::block::{Buf, DeviceId, Instant, IoError, Op};
+use crate::block::{Buf, DeviceId, Instant, Op};
 
 /// After which time TCP sends again what was lost (Linux's least retransmission timeout).
 const RETRANSMISSION: Duration = Duration::from_millis(200);
@@ -366,7 +366,7 @@ impl Net {
 /// The answer of something that can neither read nor write.
 fn refused(content: &Content) -> Option<Content> {
     match content {
-        Content::Command(command) => Some(Content::Answer(command.tag, None, Err(IoError::Transport))),
+        Content::Command(command) => Some(Content::Refused(command.tag)),
         Content::Ask(question @ Question::Probe(Probe::DirectIo)) => {
             Some(Content::Told(*question, Verdict::Down, None))
         }

@@ -238,7 +238,7 @@ impl<B: Bank> Target<B> {
         let refusal = match self.access(path, now) {
             Access::Optimized | Access::NonOptimized => None,
             Access::Transitioning => Some(Content::Busy(command.tag)),
-            Access::Standby | Access::Unavailable => Some(Content::Answer(command.tag, None, Err(IoError::Transport))),
+            Access::Standby | Access::Unavailable => Some(Content::Refused(command.tag)),
         };
         if let Some(content) = refusal {
             return self.send(path, content);
@@ -339,10 +339,8 @@ impl<B: Bank> Target<B> {
             let AtUnit { path, asker, .. } = self.at_unit.remove(&id.0).expect("the unit answers what it was asked");
             let content = match asker {
                 Asker::Command(tag, _) => Content::Answer(tag, matches!(op, Op::Read(_)).then_some(op), result),
-                Asker::Checker(access) => {
-                    let verdict = if result.is_ok() { Verdict::Up } else { Verdict::Down };
-                    Content::Told(Question::Probe(Probe::DirectIo), verdict, Some(access))
-                }
+                // Whatever the unit says, the path has brought it.
+                Asker::Checker(access) => Content::Told(Question::Probe(Probe::DirectIo), Verdict::Up, Some(access)),
             };
             self.send(path, content);
         }

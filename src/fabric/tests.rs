@@ -69,6 +69,7 @@ impl Lab {
             for event in events {
                 match event {
                     Event::Completed(_, completion) => self.done.push((self.now, completion)),
+                    Event::GivenBack(_, request, error) => self.done.push((self.now, request.complete(Err(error)))),
                     Event::Probed(path, verdict) => self.verdicts.push((path, verdict)),
                     _ => {}
                 }

@@ -20,7 +20,7 @@ use super::pace::Pace;
 use super::selector::{Incoming, select};
 use super::settings::{Grouping, NoPathRetry, Prio, SelectorKind, Settings};
 use crate::block::{Bank, Completion, DeviceId, Instant, IoError, Limits, Op, Request, RequestId, Wakeups};
-use crate::fabric::{Access, Event, Fabric, PathId, is_path_error};
+use crate::fabric::{Access, Event, Fabric, PathId};
 
 /// Maps over a fabric.
 #[derive(Clone, Debug)]
@@ -256,37 +256,45 @@ impl<F: Fabric> Multipath<F> {
         self.done.push((self.maps[io.map].unit, Completion { id: io.id, ..completion }));
     }
 
-    fn came_back(&mut self, path: PathId, completion: Completion, now: Instant) {
+    /// The unit has answered. An error is the unit's own, and the same on all paths: none is to blame.
+    fn answered(&mut self, path: PathId, completion: Completion, now: Instant) {
         let key = completion.id.0 as usize;
         let io = self.ios[key];
-        if matches!(io.errand, Errand::Latency | Errand::Sample | Errand::Flush) {
-            return self.own_came_back(path, &completion, now);
+        if !io.is_of_a_client() {
+            return self.own_came_back(path, key, None, now);
         }
-        self.count(path, &io, completion.result.err(), now);
+        self.count(path, &io, true, now);
         self.ios[key].path = None;
+        // Refused for its connection generation it was not done, and says nothing of the sectors: it was sent before that was raised.
+        let is_too_old = completion.result == Err(IoError::Fenced) && io.epoch < self.maps[io.map].epoch;
         if io.errand != Errand::Client {
-            let Some(completion) = self.after_race(key, path, completion, now) else { return };
-            return self.finish(key, completion);
+            return if is_too_old { self.lose_race(key) } else { self.win_race(key, completion) };
         }
-        let Err(error) = completion.result else { return self.finish(key, completion) };
-        let Completion { id, op, .. } = completion;
-        let request = Request { id, extent: io.extent, op };
-        if error == IoError::Fenced && io.epoch < self.maps[io.map].epoch {
-            // The unit refused it, and so has not done it: it was sent before the generation was raised.
-            return self.reroute(key, request, now);
+        match is_too_old {
+            true => self.reroute(key, Request { id: completion.id, extent: io.extent, op: completion.op }, now),
+            false => self.finish(key, completion),
         }
-        if !is_path_error(error) {
-            return self.finish(key, request.complete(Err(error)));
+    }
+
+    /// A request came back without an answer.
+    fn given_back(&mut self, path: PathId, request: Request, error: IoError, now: Instant) {
+        let key = request.id.0 as usize;
+        let io = self.ios[key];
+        if !io.is_of_a_client() {
+            return self.own_came_back(path, key, Some(error), now);
         }
+        self.count(path, &io, false, now);
+        self.ios[key].path = None;
         self.fail(io.map, path, Why::Io(error), now);
-        match request.op.is_write() {
-            true => self.outcome_unknown(path, key, request, error, now),
-            false => self.reroute(key, request, now),
+        match (io.errand, request.op.is_write()) {
+            (Errand::Client, true) => self.outcome_unknown(path, key, request, error, now),
+            (Errand::Client, false) => self.reroute(key, request, now),
+            _ => self.lose_race(key),
         }
     }
 
     /// A client's request is not under way on its path any more.
-    fn count(&mut self, path: PathId, io: &Io, error: Option<IoError>, now: Instant) {
+    fn count(&mut self, path: PathId, io: &Io, is_answered: bool, now: Instant) {
         let (_, at) = self.place(path);
         let map = &mut self.maps[io.map];
         let path = &mut map.paths[at];
@@ -295,10 +303,10 @@ impl<F: Fabric> Multipath<F> {
             path.load.remember(io.sent_at, map.groups[path.group].order.len(), now);
         }
         path.latencies.record(now.since(io.sent_at));
-        if error.is_some_and(is_path_error) {
-            path.erred = io.sent_at;
-        } else {
+        if is_answered {
             (path.heard_at, path.served) = (now, true);
+        } else {
+            path.erred = io.sent_at;
         }
     }
 
@@ -418,11 +426,12 @@ impl<F: Fabric> Multipath<F> {
     fn happened(&mut self, event: Event, now: Instant) {
         match event {
             Event::Completed(path, completion) => {
-                self.came_back(path, completion, now);
-                if !self.settings.multi_conn {
-                    let (map, _) = self.place(path);
-                    self.go_on_switching(map, now);
-                }
+                self.answered(path, completion, now);
+                self.mind_switching(path, now);
+            }
+            Event::GivenBack(path, request, error) => {
+                self.given_back(path, request, error, now);
+                self.mind_switching(path, now);
             }
             Event::Probed(path, verdict) => self.probed(path, verdict, now),
             Event::Fenced(path) => self.fenced(path, now),

@@ -3,8 +3,8 @@
 use super::Multipath;
 use super::map::Why;
 use super::trial::SAMPLE_INTERVAL;
-use crate::block::{Buf, Completion, Extent, Instant, Lba, Op, Request, RequestId, Sectors};
-use crate::fabric::{Fabric, PathId, is_path_error};
+use crate::block::{Buf, Extent, Instant, IoError, Lba, Op, Request, RequestId, Sectors};
+use crate::fabric::{Fabric, PathId};
 
 /// What a request under way is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,18 +75,15 @@ impl<F: Fabric> Multipath<F> {
         self.fabric.submit(path, Request { id, extent, op }, now);
     }
 
-    /// A request of the map's own came back.
-    pub(super) fn own_came_back(&mut self, path: PathId, completion: &Completion, now: Instant) {
-        let io = self.ios.remove(completion.id.0 as usize);
-        let is_ok = completion.result.is_ok();
+    /// A request of the map's own came back: answered, unless the path failed.
+    pub(super) fn own_came_back(&mut self, path: PathId, key: usize, failed: Option<IoError>, now: Instant) {
+        let io = self.ios.remove(key);
         let (_, at) = self.place(path);
         match io.errand {
-            Errand::Latency => self.measured(io.map, at, now.since(io.sent_at), is_ok, now),
-            Errand::Sample => self.maps[io.map].paths[at].trial.sampled(is_ok),
+            Errand::Latency => self.measured(io.map, at, now.since(io.sent_at), failed.is_none(), now),
+            Errand::Sample => self.maps[io.map].paths[at].trial.sampled(failed.is_none()),
             Errand::Flush => {
-                if let Err(error) = completion.result
-                    && is_path_error(error)
-                {
+                if let Some(error) = failed {
                     self.fail(io.map, path, Why::Io(error), now);
                 }
                 self.flushed(io.map);

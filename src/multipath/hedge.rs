@@ -5,10 +5,10 @@
 
 use super::Multipath;
 use super::errand::{Errand, Io};
-use super::map::{Change, PathState, Why};
+use super::map::{Change, PathState};
 use super::selector::{Incoming, select};
-use crate::block::{Buf, Completion, Instant, IoError, Op, Request, RequestId};
-use crate::fabric::{Fabric, PathId, is_path_error};
+use crate::block::{Buf, Completion, Instant, Op, Request, RequestId};
+use crate::fabric::Fabric;
 
 impl<F: Fabric> Multipath<F> {
     /// A read was sent: it is late from some time on.
@@ -53,31 +53,21 @@ impl<F: Fabric> Multipath<F> {
         select(self.settings.selector, &mut order, &members, |at| &map.paths[at].load, incoming)
     }
 
-    /// One of two reads came back, or the one that nobody waits for: what the client gets of it, if anything.
-    pub(super) fn after_race(
-        &mut self,
-        key: usize,
-        path: PathId,
-        completion: Completion,
-        now: Instant,
-    ) -> Option<Completion> {
-        let Io { map, errand, epoch, .. } = self.ios[key];
-        // Refused for its connection generation, it says nothing of the sectors, nor of the path.
-        let is_refused = completion.result == Err(IoError::Fenced) && epoch < self.maps[map].epoch;
-        let error = completion.result.err().filter(|error| is_path_error(*error));
-        match (errand, error.is_none() && !is_refused) {
-            (Errand::Race(other), true) => {
-                self.ios[other].errand = Errand::Lost;
-                self.ios[key].errand = Errand::Client;
-                return Some(completion);
-            }
-            (Errand::Race(other), false) => self.ios[other].errand = Errand::Client,
-            _ => {}
+    /// One of two reads was answered, or the one that nobody waits for: the first answer is the client's.
+    pub(super) fn win_race(&mut self, key: usize, completion: Completion) {
+        if let Errand::Race(other) = self.ios[key].errand {
+            self.ios[other].errand = Errand::Lost;
+            self.finish(key, completion);
+        } else {
+            self.ios.remove(key);
+        }
+    }
+
+    /// One of two reads came to nothing, or the one that nobody waits for: the client waits for the other.
+    pub(super) fn lose_race(&mut self, key: usize) {
+        if let Errand::Race(other) = self.ios[key].errand {
+            self.ios[other].errand = Errand::Client;
         }
         self.ios.remove(key);
-        if let Some(error) = error {
-            self.fail(map, path, Why::Io(error), now);
-        }
-        None
     }
 }

@@ -11,8 +11,10 @@ use crate::fabric::{Access, Event, Fabric, Fencing, Link, PathId, PathInfo, Prob
 pub(super) enum Way {
     /// They are served, after so long. What is read is the path's number.
     Serve(Duration),
-    /// They fail.
+    /// They come back unanswered.
     Fail(IoError),
+    /// The unit answers with an error of its own.
+    Refuse(IoError),
     /// They are kept.
     Silent,
 }
@@ -73,7 +75,11 @@ impl Scripted {
         self.kept = kept;
         let back: Vec<(PathId, Request)> = back;
         for (path, request) in back {
-            self.at(now, Event::Completed(path, request.complete(result)));
+            let event = match result {
+                Ok(()) => Event::Completed(path, request.complete(Ok(()))),
+                Err(error) => Event::GivenBack(path, request, error),
+            };
+            self.at(now, event);
         }
     }
 }
@@ -104,7 +110,8 @@ impl Fabric for Scripted {
                 }
                 self.at(now + time, Event::Completed(path, request.complete(Ok(()))));
             }
-            Way::Fail(error) => self.at(now + TRIP, Event::Completed(path, request.complete(Err(error)))),
+            Way::Fail(error) => self.at(now + TRIP, Event::GivenBack(path, request, error)),
+            Way::Refuse(error) => self.at(now + TRIP, Event::Completed(path, request.complete(Err(error)))),
             Way::Silent => self.kept.push((path, request)),
         }
     }

@@ -6,7 +6,7 @@
 
 use super::Multipath;
 use crate::block::{Instant, Request};
-use crate::fabric::Fabric;
+use crate::fabric::{Fabric, PathId};
 
 /// A change of the path that is under way.
 #[derive(Clone, Debug)]
@@ -53,8 +53,16 @@ impl<F: Fabric> Multipath<F> {
         }
     }
 
+    /// Something came back from a path: a change of the path may have waited for it.
+    pub(super) fn mind_switching(&mut self, path: PathId, now: Instant) {
+        if !self.settings.multi_conn {
+            let (map, _) = self.place(path);
+            self.go_on_switching(map, now);
+        }
+    }
+
     /// Takes the next step of a change of the path: when all is back, a flush; after it, the other path.
-    pub(super) fn go_on_switching(&mut self, map: usize, now: Instant) {
+    fn go_on_switching(&mut self, map: usize, now: Instant) {
         let of = &mut self.maps[map];
         let Some(switching) = &mut of.switching else { return };
         let from = &of.paths[switching.from];

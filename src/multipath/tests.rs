@@ -161,19 +161,15 @@ fn without_a_path_requests_wait_or_fail_as_they_are_told() {
     assert!(lab.multipath.drain_changes().iter().any(|(_, _, change)| *change == Change::Resumed(1)));
 }
 
-/// A controller that answers, and a unit that does not: only a checker that reads sees it.
+/// Controllers that answer, and bring no command to the unit: only a checker that reads sees it.
 #[test]
 fn a_checker_that_reads_sees_what_one_that_asks_does_not() {
-    for (checker, sees) in [(Checker::Tur, false), (Checker::DirectIo, true)] {
-        let mut bank = MemBank::new();
-        // Nothing can be read of a unit without sectors.
-        bank.add(Limits::of_disk(Sectors(0)));
-        let fabric = Emulated::new(bank, Preset::SasDual.graph(), Transport::FC, 1);
-        let multipath = Multipath::new(fabric, Settings { checker, ..Settings::default() });
-        let mut lab = Lab { multipath, now: Instant::START, ids: 0 };
+    for (checker, found) in [(Checker::Tur, PathState::Up), (Checker::DirectIo, PathState::Down)] {
+        let mut lab = Lab::of(Preset::SasDual.graph(), &Settings { checker, ..Settings::default() });
+        ["cable0", "cable1"].into_iter().for_each(|cable| lab.set(cable, Health::FailsIo));
         lab.pass(seconds(3));
         let states: Vec<PathState> = lab.multipath.maps()[0].paths().iter().map(|path| path.state).collect();
-        assert_eq!(states, [if sees { PathState::Down } else { PathState::Up }; 2]);
+        assert_eq!(states, [found; 2]);
     }
 }
 

@@ -97,9 +97,9 @@ fn monitors(link: bool, probe: bool, traffic: bool) -> Monitors {
 #[test]
 fn an_error_of_the_target_never_blames_a_path() {
     use IoError::*;
-    for error in [Medium, Fenced, NoSpace, ReadOnly, Unsupported, OutOfRange] {
+    for error in [Medium, Transport, Timeout, Offline, Fenced, NoSpace, ReadOnly, Unsupported, OutOfRange] {
         let mut lab = Lab::new(2, &in_turn());
-        lab.fabric().ways = vec![Way::Fail(error); 2];
+        lab.fabric().ways = vec![Way::Refuse(error); 2];
         lab.read();
         lab.write();
         let done = lab.pass(s(100));

@@ -41,10 +41,9 @@ use super::cache::{Flush, ServerCache};
 use super::line::{Break, Destination, Line};
 use super::{EVENTS, Found, NbdDiskError, NbdOptions, PROOF_BYTES_MAX, PROOF_KEY, find, is_forced, retry_delay};
 use crate::block::{
-    Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request, RequestId,
-    Sectors, Wakeups,
+    Buf, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request, RequestId, Sectors, Wakeups,
 };
-use crate::fabric::{Access, Event, Fabric, Fencing, Link, PathId, PathInfo, Probe, Verdict, is_path_error};
+use crate::fabric::{Access, Event, Fabric, Fencing, Link, PathId, PathInfo, Probe, Verdict};
 use crate::nbd::{ExportFacts, NbdUri, Session, TransmissionFlags};
 use ghost::Ghost;
 use herald::Herald;
@@ -278,8 +277,12 @@ impl NbdPaths {
         self.keys
     }
 
+    /// A request is over. What the connection did not bring, or its server had no memory for, may be sent elsewhere.
     fn complete(&mut self, path: PathId, request: Request, result: Result<(), IoError>) {
-        self.out.push(Event::Completed(path, request.complete(result)));
+        self.out.push(match result {
+            Err(error) if is_path_error(error) => Event::GivenBack(path, request, error),
+            result => Event::Completed(path, request.complete(result)),
+        });
     }
 
     // ---- requests ----
@@ -377,7 +380,7 @@ impl NbdPaths {
                 if op.is_write() && result.is_ok() {
                     self.wrote(extent, &op);
                 }
-                self.out.push(Event::Completed(path, Completion { id, op, result }));
+                self.complete(path, Request { id, extent, op }, result);
             }
             What::Probe => {
                 let verdict = if result.is_err_and(is_path_error) { Verdict::Down } else { Verdict::Up };
@@ -799,4 +802,8 @@ impl Wakeups for NbdPaths {
     fn wakeups(&self) -> Vec<BorrowedFd<'_>> {
         vec![self.epoll.as_fd()]
     }
+}
+
+fn is_path_error(error: IoError) -> bool {
+    matches!(error, IoError::Transport | IoError::Timeout)
 }

@@ -103,8 +103,7 @@ fn the_answer_to_an_old_fence_does_not_confirm_a_newer_one() {
     rig.set("ctrl1.p0", Health::Up);
     rig.run_until(at(15));
     assert!(rig.fenced().is_some());
-    let given_back = |event: &Event| matches!(event, Event::Completed(_, completion) if completion.result == Err(IoError::Transport));
-    assert!(rig.when(given_back).is_some(), "{:?}", rig.events);
+    assert!(rig.when(|event| matches!(event, Event::GivenBack(_, _, IoError::Transport))).is_some(), "{:?}", rig.events);
     rig.set("ctrl0.p0", Health::Up);
     rig.run_until(at(60));
     assert_eq!(rig.stored(), 0, "it was kept out");

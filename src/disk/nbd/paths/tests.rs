@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use rustix::event::{PollFd, PollFlags};
 
 use super::*;
-use crate::block::{Bank, State as VolumeState, States};
+use crate::block::{Bank, Completion, State as VolumeState, States};
 use crate::disk::MemBank;
 use crate::export::nbd::{self as export, Connection, Endpoint, Export, Listener, Work};
 use crate::multipath::Multipath;
