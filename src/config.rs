@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::fabric::graph::Preset;
+use crate::block::DeviceId;
+use crate::fabric::graph::{Graph, Preset};
+use crate::fabric::topology::Topology;
 use crate::multipath::keys;
 use crate::multipath::profile::{Profile, ProfileName};
 use crate::nbd::{NbdUri, UriError};
@@ -270,8 +272,9 @@ pub struct PathsConfig {
     /// Between which layers.
     #[serde(default)]
     pub at: PathsAt,
-    /// The fabric.
-    pub preset: Preset,
+    /// The fabric, if it is one of those known by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// Whose timers; those usual for the fabric, if not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileName>,
@@ -281,6 +284,9 @@ pub struct PathsConfig {
     /// What differs from them, by [the names of `multipath.conf`](crate::multipath::keys).
     #[serde(flatten)]
     pub settings: BTreeMap<String, Word>,
+    /// The fabric, if it is one of its owner's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<Topology>,
 }
 
 /// A setting's value: `no_path_retry = 30` and `no_path_retry = "30"` are the same.
@@ -314,13 +320,34 @@ impl<'de> Deserialize<'de> for Word {
 impl PathsConfig {
     /// This fabric, with the timers usual for it.
     pub fn new(preset: Preset, at: PathsAt) -> PathsConfig {
-        PathsConfig { at, preset, profile: None, force: false, settings: BTreeMap::new() }
+        PathsConfig { preset: Some(preset), ..PathsConfig::bare(at) }
     }
 
-    /// Fabric, timers and policies; an error names the setting that is wrong, and says what to do.
+    /// A fabric of one's own, with the timers of Fibre Channel.
+    pub fn of_topology(topology: Topology, at: PathsAt) -> PathsConfig {
+        PathsConfig { topology: Some(topology), ..PathsConfig::bare(at) }
+    }
+
+    fn bare(at: PathsAt) -> PathsConfig {
+        PathsConfig { at, preset: None, profile: None, force: false, settings: BTreeMap::new(), topology: None }
+    }
+
+    /// Timers and policies; an error names the setting that is wrong, and says what to do.
     pub fn profile(&self) -> Result<Profile, String> {
-        let name = self.profile.unwrap_or(ProfileName::of(self.preset));
-        let mut profile = Profile { preset: self.preset, ..name.profile() };
+        let preset = self.preset.unwrap_or(Preset::San);
+        let name = self.profile.unwrap_or(ProfileName::of(preset));
+        let mut profile = Profile { preset, ..name.profile() };
+        match (&self.topology, self.preset) {
+            (None, None) => return Err("they are of no fabric: add preset = \"san\", or a [paths.topology]".to_owned()),
+            (Some(_), Some(_)) => return Err("a preset and a topology are two fabrics: remove one of them".to_owned()),
+            (Some(_), None) if self.settings.contains_key("fabric") => {
+                return Err("the fabric is that of the topology: remove the setting fabric".to_owned());
+            }
+            (Some(topology), None) => {
+                profile.fencing = topology.graph().map_err(|error| error.to_string())?.paths()[0].fencing;
+            }
+            (None, Some(_)) => {}
+        }
         for (key, Word(value)) in &self.settings {
             keys::set(&mut profile, key, value)?;
         }
@@ -330,6 +357,18 @@ impl PathsConfig {
         let below_raid = profile.settings.retry_safety.check_below_raid(self.force || !self.at.is_under());
         below_raid.map_err(|error| format!("{error} (force = true in [paths])"))?;
         Ok(profile)
+    }
+
+    /// The fabric, with these units behind it.
+    pub fn graph(&self, units: &[DeviceId]) -> Result<Graph, String> {
+        let profile = self.profile()?;
+        match &self.topology {
+            None => Ok(profile.graph_for(units)),
+            Some(topology) => {
+                let graph = topology.graph().map_err(|error| error.to_string())?;
+                Ok(graph.with_fencing(profile.fencing).for_units(units))
+            }
+        }
     }
 }
 
@@ -504,6 +543,7 @@ fn sync_directory(directory: &Path) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::Fencing;
 
     #[test]
     fn a_lab_is_read_as_it_was_written_and_a_misspelt_key_is_named() {
@@ -544,6 +584,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (line, word) in [
             ("preset = \"sam\"", "sam"),
+            ("at = \"volume\"", "add preset"),
+            ("preset = \"san\"\n[paths.topology]", "two fabrics"),
+            ("[paths.topology]\ncomponent = []", "no path to the unit"),
+            ("fabric = \"san\"\n[paths.topology]", "remove the setting fabric"),
             ("preset = \"san\"\nno_path_retri = 5", "did you mean no_path_retry?"),
             ("preset = \"san\"\nfast_io_fail_tmo = 90", "dev_loss_tmo"),
             ("preset = \"san\"\nat = \"middle\"", "middle"),
@@ -553,6 +597,21 @@ mod tests {
             let error = Config::<toml::Table>::read(dir.path()).unwrap_err().to_string();
             assert!(error.contains(word), "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn a_fabric_of_ones_own_is_part_of_the_file() {
+        let topology = "component = [{ name = 'hba0', kind = 'hba' }, { name = 'port0', kind = 'port' }]
+            path = [{ route = ['hba0', 'port0'] }]
+            fencing = 'session'";
+        let paths = PathsConfig {
+            settings: [(String::from("retry_safety"), Word(String::from("fence")))].into(),
+            ..PathsConfig::of_topology(toml::from_str(topology).unwrap(), PathsAt::Both)
+        };
+        assert_eq!(toml::from_str::<PathsConfig>(&toml::to_string(&paths).unwrap()).unwrap(), paths);
+        let graph = paths.graph(&[DeviceId(0), DeviceId(4)]).unwrap();
+        let units: Vec<u64> = graph.paths().iter().map(|path| u64::from(path.unit.0)).collect();
+        assert_eq!((units, graph.paths()[1].fencing), (vec![0, 4], Fencing::Session));
     }
 
     #[test]

@@ -526,8 +526,9 @@ fn reached<B: Bank>(bank: B, config: &LabConfig, are_there: fn(PathsAt) -> bool,
     match config.paths.as_ref().filter(|paths| are_there(paths.at)) {
         None => Paths::Direct(bank),
         Some(paths) => {
-            let profile = paths.profile().expect("it was looked at when it was read");
-            Paths::many(bank, profile.graph_for(units), profile.transport, profile.settings, FABRIC_SEED)
+            let looked_at = "it was looked at when it was read";
+            let (profile, graph) = (paths.profile().expect(looked_at), paths.graph(units).expect(looked_at));
+            Paths::many(bank, graph, profile.transport, profile.settings, FABRIC_SEED)
         }
     }
 }

@@ -129,7 +129,7 @@ fn words_that_are_wrong() {
         ("--scenario cable-pul", "did you mean cable-pull?"),
         ("--scenario zzz", "known are cable-pull"),
         ("--scenario unknown.toml", "there is no component \"cable7\": did you mean cable"),
-        ("--scenario bad.toml", "unknown variant `dead`"),
+        ("--scenario bad.toml", "\"dead\" is no health of a component"),
         ("--set hba_timeout", "is not KEY=VALUE"),
         ("--set fast_io_fail_timeout=5", "fast_io_fail_tmo"),
         ("--set fast_io_fail_tmo=90", "must be less than dev_loss_tmo"),

@@ -22,7 +22,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     // Connections to servers are the paths of a fabric.
     ("disk", &["block", "parity", "nbd", "fabric"]),
     ("raid", &["block", "parity"]),
-    ("fabric", &["block", "nbd"]),
+    ("fabric", &["block", "nbd", "units"]),
     // A map stands on the paths of a fabric, whichever it is.
     ("multipath", &["fabric", "block", "units"]),
     ("config", &["fabric", "multipath", "block", "nbd"]),

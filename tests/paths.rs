@@ -157,7 +157,7 @@ fn no_path_is_to_blame() {
     let running = serve(&lab);
     lab.ok("fault lab 0 add fail-stop");
     lab.ok("fault lab 1 add fail-stop");
-    let ran = lab.call("write lab").stdin([7; 4096]).within(Duration::from_secs(60)).run();
+    let ran = lab.call("write lab").stdin(&[7; 4096]).within(Duration::from_secs(60)).run();
     assert!(ran.stderr.contains("cannot write"), "{ran}");
     assert_eq!((lab.status()["maps"][0]["active"].as_u64(), lab.state().as_str()), (Some(8), "failed"));
     stop(running);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use clap::Args;
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::run::stop_flag;
@@ -17,6 +18,7 @@ use crate::config::{
 };
 use crate::disk::{Image, ImageError, Space};
 use crate::fabric::graph::Preset;
+use crate::fabric::topology::Topology;
 use crate::multipath::keys;
 use crate::raid::create::{NewAreas, NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
@@ -58,9 +60,10 @@ pub struct CreateArgs {
     /// power cut
     #[arg(long, value_parser = ["through", "volatile"], default_value = "through")]
     cache: String,
-    /// Reach the array by many paths: san (8 of them), iscsi, nvme-tcp or sas-dual
-    #[arg(long, value_name = "PRESET", value_parser = preset_named)]
-    paths: Option<Preset>,
+    /// Reach the array by many paths: san (8 of them), active-passive, iscsi, nvme-tcp or sas-dual; or a file with a
+    /// [topology] of your own
+    #[arg(long, value_name = "PRESET|FILE")]
+    paths: Option<String>,
     /// Between which layers: volume (the array sells its volume over several ports), members (every disk has several
     /// paths), or both
     #[arg(long, value_parser = ["volume", "members", "both"], default_value = "volume", requires = "paths")]
@@ -97,9 +100,25 @@ pub fn backend_named(word: &str) -> Backend {
     }
 }
 
-fn preset_named(word: &str) -> Result<Preset, String> {
+/// The paths that a word means: a preset's name, or a file.
+fn paths_named(word: &str, at: PathsAt) -> Result<PathsConfig, Failure> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct File {
+        topology: Topology,
+    }
     let known = Preset::ALL.map(Preset::name);
-    Preset::ALL.into_iter().find(|preset| preset.name() == word).ok_or_else(|| keys::unknown("fabric", word, &known))
+    if let Some(preset) = Preset::ALL.into_iter().find(|preset| preset.name() == word) {
+        return Ok(PathsConfig::new(preset, at));
+    }
+    if !Path::new(word).exists() {
+        return Err(Failure::usage(format!("{}; nor is there such a file", keys::unknown("fabric", word, &known))));
+    }
+    let text = fs::read_to_string(word).map_err(|error| Failure::cannot(format!("cannot read {word}: {error}")))?;
+    let file: File = toml::from_str(&text).map_err(|error| Failure::usage(format!("{word}: {error}")))?;
+    let paths = PathsConfig::of_topology(file.topology, at);
+    paths.profile().map_err(|why| Failure::usage(format!("{word}: {why}")))?;
+    Ok(paths)
 }
 
 /// Runs `create`.
@@ -204,6 +223,8 @@ fn build(
     made: &mut Vec<PathBuf>,
 ) -> Result<String, Failure> {
     let stop = stop_flag();
+    let at = PathsAt::named(&args.paths_at).expect("only these words are taken");
+    let paths = args.paths.as_deref().map(|word| paths_named(word, at)).transpose()?;
     let _lock = lock_directory(&args.lab)?;
     clear_unfinished(&args.lab, manner)?;
     let all = disks + args.spares;
@@ -252,8 +273,7 @@ fn build(
     let mut config = LabConfig { backend, ..lab_config(&backings) };
     let cache = Cache::named(&args.cache).expect("only these words are taken");
     config.disks.iter_mut().for_each(|disk| disk.cache = cache);
-    let at = PathsAt::named(&args.paths_at).expect("only these words are taken");
-    config.paths = args.paths.map(|preset| PathsConfig::new(preset, at));
+    config.paths = paths;
     let cannot = |error: ConfigError| Failure::cannot(error.to_string());
     made.push(args.lab.join(UNFINISHED_NAME));
     config.write_unfinished(&args.lab).map_err(cannot)?;

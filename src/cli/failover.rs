@@ -99,10 +99,11 @@ fn profile_of(text: &str) -> Result<ProfileName, String> {
 
 /// Runs `failover`.
 pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome {
-    let mut profile = match &args.lab {
-        Some(lab) => path::profile_of(lab)?,
-        None => args.profile.profile(),
+    let (mut profile, of_lab) = match &args.lab {
+        Some(lab) => path::fabric_of(lab).map(|(profile, graph)| (profile, Some(graph)))?,
+        None => (args.profile.profile(), None),
     };
+    let preset = profile.preset;
     for setting in &args.set {
         let (key, value) = setting.split_once('=').ok_or_else(|| {
             Failure::usage(format!("{setting:?} is not KEY=VALUE: type something like hba_timeout=5s"))
@@ -110,18 +111,21 @@ pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome
         keys::set(&mut profile, key, value).map_err(Failure::usage)?;
     }
     let client = client(args)?;
-    if let Some(Sweep { key, range }) = &args.sweep {
-        return sweep::run(args, &profile, key, range, client, manner, out);
+    let fabric = match of_lab.filter(|_| profile.preset == preset) {
+        Some(graph) => graph.with_fencing(profile.fencing),
+        None => profile.graph(),
+    };
+    if let Some(of) = &args.sweep {
+        return sweep::run(args, &profile, &fabric, of, client, manner, out);
     }
     if let Some(why) = profile.contradiction() {
         return Err(Failure::usage(why));
     }
-    let preset = profile.graph();
-    let (scenario, topology) = match Scenario::shipped(&args.scenario, &preset, &profile) {
+    let (scenario, topology) = match Scenario::shipped(&args.scenario, &fabric, &profile) {
         Some(scenario) => (scenario, None),
         None => scenario_file::read(&args.scenario).map_err(Failure::usage)?,
     };
-    let graph = topology.unwrap_or(preset);
+    let graph = topology.unwrap_or(fabric);
     profile.settings.retry_safety.check(graph.paths()).map_err(|why| Failure::usage(why.to_string()))?;
     if let Some(unknown) = scenario.unknown_component(&graph) {
         let known: Vec<&str> = graph.components().iter().map(|component| component.name.as_str()).collect();

@@ -13,7 +13,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::job::carry_out;
 use super::{Failure, LabArg, Manner, Outcome};
 use crate::control::{Client, Command, PathCommand};
+use crate::fabric::graph::Graph;
 use crate::multipath::profile::Profile;
+use crate::raid::VOLUME;
 use crate::stack::LabConfig;
 
 /// Arguments of `path`.
@@ -130,8 +132,8 @@ fn must_have_paths(lab: &Path) -> Result<(), Failure> {
     }
 }
 
-/// The fabric and the timers of a lab, which must have an emulated one.
-pub fn profile_of(lab: &Path) -> Result<Profile, Failure> {
+/// The timers of a lab and its fabric with one unit, which must be an emulated one.
+pub fn fabric_of(lab: &Path) -> Result<(Profile, Graph), Failure> {
     let paths = config_of(lab)?.paths.ok_or_else(|| none_there(lab, "paths of a fabric"))?;
-    paths.profile().map_err(Failure::usage)
+    Ok((paths.profile().map_err(Failure::usage)?, paths.graph(&[VOLUME]).map_err(Failure::usage)?))
 }

@@ -14,6 +14,7 @@ use crate::config::Cache;
 use crate::control::{Client, Command, StatusForm};
 use crate::disk::UringBank;
 use crate::multipath::map::Map;
+use crate::raid::VOLUME;
 use crate::raid::assemble::{AssembleError, Assembly, Remark};
 use crate::raid::geometry::Geometry;
 use crate::raid::level::{Layout, Level};
@@ -315,7 +316,7 @@ fn maps_at_rest(config: &LabConfig) -> Vec<MapStatus> {
     let at_rest = |name: &str, paths| MapStatus { name: name.to_owned(), active: None, paths };
     let mut maps = Vec::new();
     if let Some(paths) = &config.paths {
-        let count = paths.preset.graph().paths().len();
+        let count = paths.graph(&[VOLUME]).map_or(0, |graph| graph.paths().len());
         let under = config.disks.iter().map(|disk| disk.name.as_str()).filter(|_| paths.at.is_under());
         maps.extend(paths.at.is_over().then_some("volume").into_iter().chain(under).map(|name| at_rest(name, count)));
     }

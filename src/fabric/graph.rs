@@ -142,7 +142,6 @@ impl Preset {
     /// # Panics
     /// Without units: a fabric leads somewhere.
     pub fn graph_for(self, units: &[DeviceId]) -> Graph {
-        let (first, others) = units.split_first().expect("a fabric leads to a unit");
         let mut graph = match self {
             Preset::San => switched(2, 2, 2),
             Preset::Iscsi | Preset::NvmeTcp => switched(2, 2, 1),
@@ -154,13 +153,7 @@ impl Preset {
             }
         };
         graph.name = self.name();
-        for path in &mut graph.paths {
-            let (nexus, _) = path.hctl.rsplit_once(':').expect("host, channel, target, unit");
-            path.hctl = format!("{nexus}:{}", first.0);
-            path.unit = *first;
-        }
-        others.iter().for_each(|unit| graph.add_unit(*unit));
-        graph
+        graph.for_units(units)
     }
 }
 
@@ -232,6 +225,22 @@ impl Graph {
             self.routes.push(route);
             self.wires.push(self.wires[way]);
         }
+    }
+
+    /// The same, with these units in the place of the one there is.
+    ///
+    /// # Panics
+    /// Without units: a fabric leads somewhere.
+    #[must_use]
+    pub fn for_units(mut self, units: &[DeviceId]) -> Graph {
+        let (first, others) = units.split_first().expect("a fabric leads to a unit");
+        for path in &mut self.paths {
+            let (nexus, _) = path.hctl.rsplit_once(':').expect("host, channel, target, unit");
+            path.hctl = format!("{nexus}:{}", first.0);
+            path.unit = *first;
+        }
+        others.iter().for_each(|unit| self.add_unit(*unit));
+        self
     }
 
     /// The name for it all.

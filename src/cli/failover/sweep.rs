@@ -8,11 +8,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::timeline::seconds;
-use super::{FailoverArgs, keys, picture, replay};
+use super::{FailoverArgs, Sweep, keys, picture, replay};
 use crate::block::Instant;
 use crate::cli::{Failure, Manner, Outcome};
 use crate::fabric::emulated::Health;
-use crate::fabric::graph::Kind;
+use crate::fabric::graph::{Component, Graph, Kind};
 use crate::multipath::map::Change;
 use crate::sim::failover::{Action, Class, Client, FIRST, Happening, Profile, Scenario, hiccups, run as fail_over};
 use crate::units::Span;
@@ -34,8 +34,8 @@ pub struct Point {
 pub fn run(
     args: &FailoverArgs,
     profile: &Profile,
-    key: &str,
-    range: &RangeInclusive<Duration>,
+    fabric: &Graph,
+    Sweep { key, range }: &Sweep,
     client: Client,
     manner: Manner,
     out: &mut impl Write,
@@ -47,7 +47,7 @@ pub fn run(
         if let Some(why) = profile.contradiction() {
             return Err(Failure::usage(format!("{key} {}: {why}", Span(value))));
         }
-        points.push(point(&profile, value, args.hiccup.0, client));
+        points.push(point(&profile, fabric, value, args.hiccup.0, client));
     }
     let command = replay(args);
     if let Some(path) = &args.svg {
@@ -105,14 +105,14 @@ fn values(range: &RangeInclusive<Duration>) -> Vec<Duration> {
     values
 }
 
-fn point(profile: &Profile, value: Duration, hiccup: Duration, client: Client) -> Point {
-    let graph = profile.graph();
+fn point(profile: &Profile, graph: &Graph, value: Duration, hiccup: Duration, client: Client) -> Point {
     let stall = |name: &str| {
-        let scenario = Scenario::shipped(name, &graph, profile).expect("it is shipped");
+        let scenario = Scenario::shipped(name, graph, profile).expect("it is shipped");
         fail_over(profile, graph.clone(), &scenario, client).longest
     };
     let stalls = [stall("cable-pull"), stall("black-hole")];
-    let cable = graph.components().iter().find(|component| component.kind == Kind::Cable).expect("fabrics have cables");
+    let is_cable = |component: &&Component| component.kind == Kind::Cable;
+    let cable = graph.components().iter().find(is_cable).unwrap_or(&graph.components()[0]);
     let mut at = FIRST;
     let mut actions = Vec::new();
     let mut begins = Vec::new();

@@ -94,7 +94,7 @@ pub fn run(args: &ExplainArgs, manner: Manner, out: &mut impl Write) -> Outcome 
 }
 
 fn case_of_lab(lab: &Path) -> Result<Case, Failure> {
-    let profile = super::profile_of(lab)?;
+    let (profile, _) = super::fabric_of(lab)?;
     let transport = match (profile.transport.link_events, profile.transport.abort) {
         (true, _) => "fc or sas",
         (false, Abort::Nexus) => "nvme-tcp",
