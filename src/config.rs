@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use crate::block::DeviceId;
 use crate::fabric::graph::{Graph, Preset};
+use crate::fabric::health::Health;
 use crate::fabric::topology::Topology;
 use crate::multipath::keys;
 use crate::multipath::profile::{Profile, ProfileName};
@@ -287,6 +288,19 @@ pub struct PathsConfig {
     /// The fabric, if it is one of its owner's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<Topology>,
+    /// Components that are not well whenever the lab is opened.
+    #[serde(rename = "fault", default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<ComponentFault>,
+}
+
+/// A component of a fabric that is not well, in the words of `raidlab fault`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ComponentFault {
+    /// `volume/cable0`, `members/hba1`.
+    pub component: String,
+    /// What it is like.
+    pub health: Health,
 }
 
 /// A setting's value: `no_path_retry = 30` and `no_path_retry = "30"` are the same.
@@ -329,7 +343,15 @@ impl PathsConfig {
     }
 
     fn bare(at: PathsAt) -> PathsConfig {
-        PathsConfig { at, preset: None, profile: None, force: false, settings: BTreeMap::new(), topology: None }
+        PathsConfig {
+            at,
+            preset: None,
+            profile: None,
+            force: false,
+            settings: BTreeMap::new(),
+            topology: None,
+            faults: Vec::new(),
+        }
     }
 
     /// Timers and policies; an error names the setting that is wrong, and says what to do.
@@ -357,6 +379,35 @@ impl PathsConfig {
         let below_raid = profile.settings.retry_safety.check_below_raid(self.force || !self.at.is_under());
         below_raid.map_err(|error| format!("{error} (force = true in [paths])"))?;
         Ok(profile)
+    }
+
+    /// Whether the paths of a lab of so many disks can be as they are said to be; an error says what is wrong, and what to do.
+    fn check(&self, disks: usize) -> Result<(), String> {
+        self.profile()?;
+        for ComponentFault { component, .. } in &self.faults {
+            if self.component(component, disks)?.as_ref() != Some(component) {
+                return Err(format!("{component:?} is no component of the fabric: remove that [[paths.fault]]"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The component that a word means in a lab of so many disks, as [`ComponentFault`] names it: `volume/cable0`, or `cable0` where that
+    /// is one only. `None`: there is no such component.
+    pub fn component(&self, word: &str, disks: usize) -> Result<Option<String>, String> {
+        let units: Vec<DeviceId> = (0..disks.max(1)).map(|disk| DeviceId(disk as u32)).collect();
+        let (over, under) = (self.graph(&units[..1])?, self.graph(&units)?);
+        let layers = [("volume", over, self.at.is_over()), ("members", under, self.at.is_under())];
+        let named = |(layer, graph, is_there): &(&str, Graph, bool)| {
+            let name = word.strip_prefix(layer).and_then(|rest| rest.strip_prefix('/')).unwrap_or(word);
+            (*is_there && graph.find(name).is_some()).then(|| format!("{layer}/{name}"))
+        };
+        let found: Vec<String> = layers.iter().filter_map(named).collect();
+        match &found[..] {
+            [] => Ok(None),
+            [one] => Ok(Some(one.clone())),
+            several => Err(format!("{word} is there twice: say {}", several.join(" or "))),
+        }
     }
 
     /// The fabric, with these units behind it.
@@ -486,7 +537,7 @@ impl<F: Serialize + for<'a> Deserialize<'a>> Config<F> {
         if config.version != VERSION {
             return Err(ConfigError::Version { path, found: config.version });
         }
-        if let Some(Err(why)) = config.paths.as_ref().map(PathsConfig::profile) {
+        if let Some(Err(why)) = config.paths.as_ref().map(|paths| paths.check(config.disks.len())) {
             return Err(ConfigError::Paths { path, why });
         }
         Ok(config)
@@ -591,6 +642,11 @@ mod tests {
             ("preset = \"san\"\nno_path_retri = 5", "did you mean no_path_retry?"),
             ("preset = \"san\"\nfast_io_fail_tmo = 90", "dev_loss_tmo"),
             ("preset = \"san\"\nat = \"middle\"", "middle"),
+            (
+                "preset = \"san\"\n[[paths.fault]]\ncomponent = \"cable0\"\nhealth = \"down\"",
+                "remove that [[paths.fault]]",
+            ),
+            ("preset = \"san\"\n[[paths.fault]]\ncomponent = \"volume/hba0\"\nhealth = \"dead\"", "no health"),
             ("preset = \"san\"\nat = \"members\"\nretry_safety = \"none\"", "force = true"),
         ] {
             fs::write(dir.path().join(FILE_NAME), format!("version = 1\n[paths]\n{line}\n")).unwrap();

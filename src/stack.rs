@@ -33,7 +33,7 @@ use crate::block::{
     Bank, Buf, Completion, DeviceId, Durability, Extent, Instant, IoError, Lba, Limits, Op, Payload, Request,
     SECTOR_BYTES, Sectors, Wakeups,
 };
-use crate::config::{Backend, Backing, Cache, Config, ConfigError, DiskConfig, PathsAt};
+use crate::config::{Backend, Backing, Cache, ComponentFault, Config, ConfigError, DiskConfig};
 use crate::disk::{
     CACHE_BYTES, CacheLoss, Fault, FaultMisfit, FaultSpec, FileBank, Holder, ImageError, ImageOptions, LockedFile,
     MmapBank, NbdDiskError, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
@@ -398,9 +398,9 @@ impl Stack {
         let sync = SyncOptions { frozen: options.frozen, ..sync };
         let Assembly { geometry, start, remarks, .. } = assembly;
         let units: Vec<DeviceId> = disks.iter().filter_map(|disk| disk.device).collect();
-        let members = reached(reactor.into_stack(), &lab.config, PathsAt::is_under, &units);
+        let members = reached(reactor.into_stack(), &lab.config, Tier::Members, &units);
         let array = Array::start(members, geometry, start, sync);
-        let volume = reached(array, &lab.config, PathsAt::is_over, &[VOLUME]);
+        let volume = reached(array, &lab.config, Tier::Volume, &[VOLUME]);
         Ok(Stack { lab, disks, remarks, fallback, notes, reactor: Reactor::new(volume) })
     }
 
@@ -522,15 +522,21 @@ impl Stack {
 }
 
 /// A bank by the paths of a lab's file, if these units of it have any.
-fn reached<B: Bank>(bank: B, config: &LabConfig, are_there: fn(PathsAt) -> bool, units: &[DeviceId]) -> Paths<B> {
-    match config.paths.as_ref().filter(|paths| are_there(paths.at)) {
-        None => Paths::Direct(bank),
-        Some(paths) => {
-            let looked_at = "it was looked at when it was read";
-            let (profile, graph) = (paths.profile().expect(looked_at), paths.graph(units).expect(looked_at));
-            Paths::many(bank, graph, profile.transport, profile.settings, FABRIC_SEED)
+fn reached<B: Bank>(bank: B, config: &LabConfig, tier: Tier, units: &[DeviceId]) -> Paths<B> {
+    let Some(paths) = config.paths.as_ref().filter(|paths| tier.is_one_of(paths.at)) else {
+        return Paths::Direct(bank);
+    };
+    let looked_at = "it was looked at when it was read";
+    let (profile, graph) = (paths.profile().expect(looked_at), paths.graph(units).expect(looked_at));
+    let mut reached = Paths::many(bank, graph, profile.transport, profile.settings, FABRIC_SEED);
+    for ComponentFault { component, health } in &paths.faults {
+        if let Some((of, name)) = Tier::of_component(component)
+            && of == tier
+        {
+            reached.set_health(name, *health, Instant::START);
         }
     }
+    reached
 }
 
 fn names_of(disks: &[LabDisk]) -> Vec<String> {

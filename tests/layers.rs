@@ -29,7 +29,7 @@ const KNOWS: &[(&str, &[&str])] = &[
     // A stack is an array with the reactor that drives it.
     ("stack", &["reactor", "config", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("reactor", &["block"]),
-    ("control", &["reactor", "disk", "block"]),
+    ("control", &["reactor", "disk", "fabric", "block"]),
     ("bench", &["drawing", "sim", "stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("sim", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),
     ("export", &["stack", "reactor", "disk", "raid", "fabric", "multipath", "block", "parity", "nbd"]),

@@ -21,6 +21,8 @@ pub fn trials() -> Vec<Trial> {
             .told_by(fio_finds_what_it_wrote),
         story("paths::requests_wait_when_no_path_is_left_and_fail_when_they_may_not").told_by(no_path_is_left),
         story("paths::what_disks_and_array_refuse_no_path_is_to_blame_for").told_by(no_path_is_to_blame),
+        story("paths::a_component_that_fails_takes_every_path_through_it").told_by(a_component_fails),
+        story("paths::a_lab_may_have_a_fabric_of_its_own").told_by(a_fabric_of_its_own),
         story("paths::a_lab_has_timers_of_its_own").told_by(timers_of_its_own),
         story("paths::words_that_are_wrong_are_answered").told_by(words_that_are_wrong),
     ]
@@ -160,9 +162,80 @@ fn no_path_is_to_blame() {
     let ran = lab.call("write lab").stdin(&[7; 4096]).within(Duration::from_secs(60)).run();
     assert!(ran.stderr.contains("cannot write"), "{ran}");
     assert_eq!((lab.status()["maps"][0]["active"].as_u64(), lab.state().as_str()), (Some(8), "failed"));
-    stop(running);
+    running.signal(Signal::TERM);
+    running.wait(Duration::from_secs(30)).expect_code(2);
     let events = std::fs::read_to_string(lab.file("events.jsonl")).expect("a lab that ran has one");
     assert!(!events.contains("PathFailed"), "{events}");
+}
+
+/// Waits until so many paths of the first map are active.
+fn wait_for_active(lab: &Lab, paths: u64) {
+    let begun = Instant::now();
+    while lab.status()["maps"][0]["active"] != paths {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{}", list(lab));
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn a_component_fails() {
+    let lab = Lab::create("--level 5 --disks 3 --size 8M --paths san");
+    lab.ok("set lab fast_io_fail_tmo=1 polling_interval=1 max_polling_interval=1");
+    let running = serve(&lab);
+    lab.ok("fault lab switch0 add down");
+    wait_for_active(&lab, 4);
+    assert_eq!(lab.ok("fault lab list").text(), "volume/switch0  down\n");
+    lab.write(0, &[7; 100_000]);
+    lab.ok("fault lab switch0 add up");
+    wait_for_active(&lab, 8);
+    lab.ok("fault lab ctrl1 add black-hole=rx");
+    stop(running);
+    // It is so whenever the lab is opened.
+    assert_eq!(lab.ok("fault lab list").text(), "volume/ctrl1  black-hole=rx\n");
+    let running = serve(&lab);
+    wait_for_active(&lab, 4);
+    expect_same(&lab.read()[..100_000], &[7; 100_000]);
+    lab.ok("fault lab clear");
+    wait_for_active(&lab, 8);
+    stop(running);
+    lab.refuses("fault lab switch7 add down", 3, "switch0, switch1");
+    lab.refuses("fault lab switch0 add dawn", 3, "did you mean down?");
+    lab.refuses("fault lab switch0 add down --times 3", 3, "faults of disks");
+    let both = Lab::create("--level 1 --disks 2 --size 8M --paths sas-dual --paths-at both");
+    both.refuses("fault lab hba0 add down", 3, "volume/hba0 or members/hba0");
+    both.ok("fault lab members/porta.1 add down");
+    let running = serve(&both);
+    both.write(0, &[8; 4096]);
+    stop(running);
+}
+
+fn a_fabric_of_its_own() {
+    let at = Lab::nowhere();
+    let ways = "
+        [topology]
+        others = 'standby'
+        component = [
+            { name = 'left', kind = 'hba' }, { name = 'right', kind = 'hba' }, { name = 'fan', kind = 'switch' },
+            { name = 'first', kind = 'controller' }, { name = 'second', kind = 'controller' },
+        ]
+        path = [
+            { route = ['left', 'fan', 'first'], latency_us = 40 },
+            { route = ['right', 'fan', 'first'] },
+            { route = ['right', 'fan', 'second'], tpg = 7 },
+        ]";
+    std::fs::write(at.around().join("ways.toml"), ways).expect("there is room");
+    std::fs::write(at.around().join("broken.toml"), ways.replace("'fan', 'second'", "'fna', 'second'"))
+        .expect("there is room");
+    at.refuses("create lab --level 1 --disks 2 --paths broken.toml", 3, "did you mean fan?");
+    at.refuses("create lab --level 1 --disks 2 --paths nowhere.toml", 3, "nor is there such a file");
+    assert!(!at.around().join("lab").exists());
+    at.ok("create lab --level 1 --disks 2 --size 8M --paths ways.toml");
+    let lines: Vec<String> = list(&at).lines().map(str::to_owned).collect();
+    assert_eq!(lines.len(), 7, "{lines:?}");
+    let measured = at.ok("failover lab --scenario controller-loss --json").json();
+    assert_eq!((measured["paths"].as_array().map(Vec::len), measured["wrong_blocks"].as_u64()), (Some(3), Some(0)));
+    at.write(0, &[5; 4096]);
+    at.ok("fault lab fan add slow=2");
+    expect_same(&at.read()[..4096], &[5; 4096]);
 }
 
 fn timers_of_its_own() {
@@ -182,7 +255,7 @@ fn words_that_are_wrong() {
     let lab = Lab::create("--level 1 --disks 2 --size 8M --paths sas-dual --paths-at both");
     lab.refuses("path fail lab sda", 3, "at rest");
     lab.refuses("create other --level 1 --disks 2 --paths sam", 3, "did you mean san?");
-    lab.refuses("create other --level 1 --disks 2 --paths-at members", 3, "--paths <PRESET>");
+    lab.refuses("create other --level 1 --disks 2 --paths-at members", 3, "--paths <PRESET|FILE>");
     let running = serve(&lab);
     lab.refuses("path fail lab sda", 3, "volume/sda or disk-0/sda");
     lab.refuses("path fail lab volume/sdy", 3, "there is no path");

@@ -8,9 +8,11 @@ use clap::Args;
 use super::job::{Say, through};
 use super::{Failure, LabArg, Manner, Outcome, disk_name};
 use crate::block::{Extent, Lba, Limits, SECTOR_BYTES, Sectors};
-use crate::config::{Backing, FaultConfig};
+use crate::config::{Backing, ComponentFault, FaultConfig};
 use crate::control::{Client, Command};
 use crate::disk::{FaultKind, FaultSpec, Image, ImageOptions, Trigger};
+use crate::fabric::health::{Health, HealthError};
+use crate::raid::VOLUME;
 use crate::stack::{BareDisk, Lab, LabConfig, Stack};
 use crate::units::{Size, Span, range};
 
@@ -20,7 +22,7 @@ use crate::units::{Size, Span, range};
 pub struct FaultArgs {
     #[command(flatten)]
     lab: LabArg,
-    /// DISK add KIND[=ARGS], or list, or clear [DISK]
+    /// DISK add KIND[=ARGS], COMPONENT add HEALTH[=ARGS], or list, or clear [DISK|COMPONENT]
     #[arg(value_name = "WORDS", required = true)]
     words: Vec<String>,
     /// Bytes of the disk that have it
@@ -55,12 +57,31 @@ const KINDS: &str = "Kinds:
   hang[=D]                no answers
   read-only               writes are refused
 
+Healths of a component of a lab's paths (hba0, cable1, switch0, ctrl1.p0, ...):
+  down                    gone, and its neighbours say so
+  black-hole[=tx|rx]      frames vanish, and nobody says so
+  losing=K[,sending|transit|answering]   so many frames are lost
+  flapping=DOWN,UP        down and up in turns
+  stalled                 frames wait, and land late when it is up again
+  slow=FACTOR             frames take so many times as long
+  zombie=T                each answer comes so much later than the last
+  doubling=T              commands come out a second time, so much later
+  fails-io, fails-checks  what a checker finds is not what reads and writes find
+  corrupting[=reads|writes]   a byte of all data is another one
+  up                      it is well again
+
 The fault acts whenever the lab is open, on one that runs from now on; `raidlab fault LAB clear` ends it.";
 
 /// Runs `fault`.
 pub fn run(args: &FaultArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     let lab = &args.lab.lab;
-    let command = command_of(args)?;
+    let config = LabConfig::read(lab).map_err(|error| Failure::cannot(error.to_string()))?;
+    let command = command_of(args, &config)?;
+    if matches!(command, Command::ComponentFault { .. })
+        && (args.range.is_some() || args.after.is_some() || args.at_io.is_some() || args.times.is_some())
+    {
+        return Err(Failure::usage("--range, --after, --at-io and --times are for faults of disks"));
+    }
     if let Some(client) = Client::find(lab)? {
         return through(client, lab, &command, false, manner, out);
     }
@@ -69,6 +90,9 @@ pub fn run(args: &FaultArgs, manner: Manner, out: &mut impl Write) -> Outcome {
         Command::FaultList => {
             for fault in &lab.config.faults {
                 writeln!(out, "{}  {}", fault.disk, fault.fault)?;
+            }
+            for ComponentFault { component, health } in component_faults(&lab.config) {
+                writeln!(out, "{component}  {health}")?;
             }
         }
         Command::FaultClear { disk } => {
@@ -82,24 +106,35 @@ pub fn run(args: &FaultArgs, manner: Manner, out: &mut impl Write) -> Outcome {
             lab.save()?;
             manner.hint("armed whenever the lab is opened, until `raidlab fault LAB clear`");
         }
+        Command::ComponentFault { component, health } => {
+            note_health(&mut lab.config, &component, health);
+            lab.save()?;
+            manner.hint("so whenever the lab is opened, until `raidlab fault LAB clear`");
+        }
         other => unreachable!("{other:?} is not about faults"),
     }
     Ok(0)
 }
 
-fn command_of(args: &FaultArgs) -> Result<Command, Failure> {
+fn command_of(args: &FaultArgs, config: &LabConfig) -> Result<Command, Failure> {
     let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
     Ok(match words[..] {
         ["list"] => Command::FaultList,
         ["clear"] => Command::FaultClear { disk: None },
         ["clear", disk] => Command::FaultClear { disk: Some(disk.to_owned()) },
-        [disk, "add", kind] => {
+        [word, "add", health] if let Some(component) = component_named(config, word)? => {
+            let health = health.parse().map_err(|error: HealthError| Failure::usage(error.to_string()))?;
+            Command::ComponentFault { component, health }
+        }
+        [word, "add", kind] => {
+            let disk = known(config, word)?;
             let kind: FaultKind = kind.parse().map_err(|error| Failure::usage(format!("{error}")))?;
-            Command::FaultAdd { disk: disk.to_owned(), fault: spec(args, kind)? }
+            Command::FaultAdd { disk, fault: spec(args, kind)? }
         }
         _ => {
             return Err(Failure::usage(
-                "type `raidlab fault LAB DISK add KIND`, `raidlab fault LAB list` or `raidlab fault LAB clear [DISK]`",
+                "type `raidlab fault LAB DISK add KIND`, `raidlab fault LAB COMPONENT add HEALTH`, `raidlab fault LAB list` or \
+                 `raidlab fault LAB clear [DISK|COMPONENT]`",
             ));
         }
     })
@@ -113,6 +148,22 @@ pub fn list(stack: &Stack, say: &mut dyn Say) {
         let struck = struck.map(|armed| format!("  (struck {} times)", armed.strikes)).unwrap_or_default();
         say.line(&format!("{disk}  {fault}{struck}"));
     }
+    for ComponentFault { component, health } in component_faults(&stack.lab.config) {
+        say.line(&format!("{component}  {health}"));
+    }
+}
+
+/// Says how a component of a lab that runs is: from now on, and whenever the lab is opened.
+pub fn set_health(stack: &mut Stack, component: &str, health: Health, say: &mut dyn Say) -> Result<(), Failure> {
+    if !stack.set_health(component, health) {
+        return Err(Failure::usage(format!("the paths of the lab that runs have no {component}")));
+    }
+    note_health(&mut stack.lab.config, component, health);
+    stack.lab.save()?;
+    if health != Health::Up {
+        say.hint("from now on, and whenever the lab is opened, until `raidlab fault LAB clear`");
+    }
+    Ok(())
 }
 
 /// Arms a fault on a lab that runs: it acts from the next request on, and whenever the lab is opened.
@@ -133,12 +184,19 @@ pub fn arm(stack: &mut Stack, disk: &str, fault: &FaultSpec, say: &mut dyn Say) 
     Ok(())
 }
 
-/// Takes the faults of one disk, or of all, away from a lab that runs.
-pub fn disarm(stack: &mut Stack, disk: Option<&str>) -> Result<(), Failure> {
-    let cleared = forget(&mut stack.lab.config, disk)?;
+/// Takes the faults of one disk or component, or all, away from a lab that runs.
+pub fn disarm(stack: &mut Stack, word: Option<&str>) -> Result<(), Failure> {
+    let Cleared { disk, components } = forget(&mut stack.lab.config, word)?;
     stack.lab.save()?;
+    for component in &components {
+        stack.set_health(component, Health::Up);
+    }
     let device = |name: &str| stack.disks.iter().find(|open| open.name == name).and_then(|open| open.device);
-    let device = cleared.as_deref().map(device);
+    let device = match disk {
+        None => return Ok(()),
+        Some(None) => None,
+        Some(Some(name)) => Some(device(&name)),
+    };
     let bank = stack.disks_mut();
     let ids: Vec<_> = bank
         .list()
@@ -152,15 +210,47 @@ pub fn disarm(stack: &mut Stack, disk: Option<&str>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes faults from a lab's file; gives the name of the one disk concerned, if it is one.
-fn forget(config: &mut LabConfig, disk: Option<&str>) -> Result<Option<String>, Failure> {
-    let Some(disk) = disk else {
+/// What was removed from a lab's file.
+struct Cleared {
+    /// Faults of disks: of none, of all, or of this one.
+    disk: Option<Option<String>>,
+    /// Components that are well again.
+    components: Vec<String>,
+}
+
+/// Removes the faults of a disk or a component, or all, from a lab's file.
+fn forget(config: &mut LabConfig, word: Option<&str>) -> Result<Cleared, Failure> {
+    let Some(word) = word else {
         config.faults.clear();
-        return Ok(None);
+        let faults = config.paths.as_mut().map(|paths| std::mem::take(&mut paths.faults)).unwrap_or_default();
+        let components = faults.into_iter().map(|fault| fault.component).collect();
+        return Ok(Cleared { disk: Some(None), components });
     };
-    let disk = known(config, disk)?;
+    if let Some(component) = component_named(config, word)? {
+        note_health(config, &component, Health::Up);
+        return Ok(Cleared { disk: None, components: vec![component] });
+    }
+    let disk = known(config, word)?;
     config.faults.retain(|fault| fault.disk != disk);
-    Ok(Some(disk))
+    Ok(Cleared { disk: Some(Some(disk)), components: Vec::new() })
+}
+
+/// The component that a word means, if the lab has paths with one of that name.
+fn component_named(config: &LabConfig, word: &str) -> Result<Option<String>, Failure> {
+    let found = config.paths.as_ref().map(|paths| paths.component(word, config.disks.len()));
+    Ok(found.transpose().map_err(Failure::usage)?.flatten())
+}
+
+fn component_faults(config: &LabConfig) -> &[ComponentFault] {
+    config.paths.as_ref().map_or(&[], |paths| &paths.faults)
+}
+
+fn note_health(config: &mut LabConfig, component: &str, health: Health) {
+    let paths = config.paths.as_mut().expect("a component was found in it");
+    paths.faults.retain(|fault| fault.component != component);
+    if health != Health::Up {
+        paths.faults.push(ComponentFault { component: component.to_owned(), health });
+    }
 }
 
 fn known(config: &LabConfig, word: &str) -> Result<String, Failure> {
@@ -169,7 +259,12 @@ fn known(config: &LabConfig, word: &str) -> Result<String, Failure> {
         return Ok(name);
     }
     let names: Vec<&str> = config.disks.iter().map(|disk| disk.name.as_str()).collect();
-    Err(Failure::usage(format!("the lab has no {name}: it has {}", names.join(", "))))
+    let mut error = format!("the lab has no {name}: it has {}", names.join(", "));
+    if let Some(Ok(graph)) = config.paths.as_ref().map(|paths| paths.graph(&[VOLUME])) {
+        let components: Vec<&str> = graph.components().iter().map(|component| component.name.as_str()).collect();
+        error += &format!("; and {} in its paths", components.join(", "));
+    }
+    Err(Failure::usage(error))
 }
 
 fn spec(args: &FaultArgs, kind: FaultKind) -> Result<FaultSpec, Failure> {

@@ -115,6 +115,7 @@ pub fn begin(
             Ok(done(()))
         }
         Command::FaultAdd { disk, fault } => fault::arm(stack, disk, fault, say).map(done),
+        Command::ComponentFault { component, health } => fault::set_health(stack, component, *health, say).map(done),
         Command::FaultClear { disk } => fault::disarm(stack, disk.as_deref()).map(done),
         Command::Status { .. }
         | Command::PauseScrub

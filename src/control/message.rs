@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::FaultSpec;
+use crate::fabric::health::Health;
 
 /// The version of the protocol.
 pub const VERSION: u32 = 1;
@@ -104,9 +105,16 @@ pub enum Command {
         /// Which.
         fault: FaultSpec,
     },
+    /// Say how a component of a fabric is.
+    ComponentFault {
+        /// Which: `volume/cable0`.
+        component: String,
+        /// As what.
+        health: Health,
+    },
     /// Disarm faults.
     FaultClear {
-        /// Of one disk; of all if not said.
+        /// Of one disk, or a component; of all if not said.
         disk: Option<String>,
     },
     /// Bytes of the volume, to a descriptor.

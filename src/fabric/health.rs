@@ -4,12 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::units::{NotUnderstood, Span};
 
-/// How a component is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How a component is. In text: `up`, `down`, `slow=10`, ...
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Health {
     /// Well.
     Up,
@@ -164,6 +166,20 @@ impl FromStr for Health {
                 return Err(HealthError::Unknown { word: name.to_owned(), meant });
             }
         })
+    }
+}
+
+impl TryFrom<String> for Health {
+    type Error = HealthError;
+
+    fn try_from(text: String) -> Result<Health, HealthError> {
+        text.parse()
+    }
+}
+
+impl From<Health> for String {
+    fn from(health: Health) -> String {
+        health.to_string()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::block::{
 };
 use crate::fabric::emulated::Emulated;
 use crate::fabric::graph::Graph;
+use crate::fabric::health::Health;
 use crate::fabric::transport::Transport;
 
 /// A bank, and how it is reached.
@@ -61,6 +62,13 @@ impl<B: Bank> Paths<B> {
             multipath.fabric_mut().add_unit(unit, now);
             multipath.add_unit(unit);
         }
+    }
+
+    /// From now on a component of the fabric is as `health` says. Whether there is one of this name.
+    pub fn set_health(&mut self, component: &str, health: Health, now: Instant) -> bool {
+        let Paths::Many(multipath) = self else { return false };
+        let found = multipath.fabric().graph().find(component);
+        found.map(|id| multipath.fabric_mut().set_health(id, health, now)).is_some()
     }
 
     /// The maps, if there are paths.

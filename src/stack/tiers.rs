@@ -2,6 +2,8 @@
 
 use super::Stack;
 use crate::block::{DeviceId, Instant};
+use crate::config::PathsAt;
+use crate::fabric::health::Health;
 use crate::multipath::Maps;
 use crate::multipath::map::{Change, Map};
 
@@ -16,7 +18,37 @@ pub enum Tier {
     Disk(DeviceId),
 }
 
+impl Tier {
+    /// Whether paths of a lab's file are here.
+    pub fn is_one_of(self, at: PathsAt) -> bool {
+        match self {
+            Tier::Volume => at.is_over(),
+            Tier::Members => at.is_under(),
+            Tier::Disk(_) => false,
+        }
+    }
+
+    /// Where a component is, and its name there: `volume/cable0`.
+    pub fn of_component(component: &str) -> Option<(Tier, &str)> {
+        match component.split_once('/')? {
+            ("volume", name) => Some((Tier::Volume, name)),
+            ("members", name) => Some((Tier::Members, name)),
+            _ => None,
+        }
+    }
+}
+
 impl Stack {
+    /// From now on a component, `volume/cable0`, is as `health` says. Whether there is one.
+    pub fn set_health(&mut self, component: &str, health: Health) -> bool {
+        let now = self.reactor.now();
+        match Tier::of_component(component) {
+            Some((Tier::Volume, name)) => self.reactor.stack_mut().set_health(name, health, now),
+            Some((Tier::Members, name)) => self.array_mut().bank_mut().set_health(name, health, now),
+            Some((Tier::Disk(_), _)) | None => false,
+        }
+    }
+
     /// The layers that have paths, from above.
     pub fn tiers(&self) -> Vec<Tier> {
         let disks = self.leaves().mapped().map(Tier::Disk);
