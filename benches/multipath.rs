@@ -99,41 +99,45 @@ fn at(id: u64) -> Instant {
 }
 
 fn costs(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("multipath");
-    group.throughput(Throughput::Elements(1));
-    group.bench_function("direct", |b| {
-        let mut fabric = AtOnce::new(PATHS);
-        let (mut buf, mut id) = (Some(Buf::stale(4096)), 0);
-        let mut events = Vec::new();
-        b.iter(|| {
-            id += 1;
-            fabric.submit(PathId((id % PATHS as u64) as u16), request(id, buf.take().expect("it came back")), at(id));
-            fabric.poll(at(id), &mut events);
-            black_box(fabric.next_deadline());
-            for event in events.drain(..) {
-                let Event::Completed(_, completion) = event else { panic!("nothing was asked") };
-                buf = Some(buffer(completion.op));
-            }
-        });
-    });
-    for selector in SelectorKind::ALL {
-        group.bench_function(selector.name(), |b| {
-            let settings = Settings { selector, grouping: Grouping::Multibus, ..Settings::default() };
-            let mut map = Multipath::new(AtOnce::new(PATHS), settings);
-            let (mut buf, mut id) = (Some(Buf::stale(4096)), 0);
-            let mut done = Vec::new();
+    for depth in [1, 32] {
+        let mut group = criterion.benchmark_group(format!("multipath, {depth} under way"));
+        group.throughput(Throughput::Elements(depth));
+        group.bench_function("direct", |b| {
+            let mut fabric = AtOnce::new(PATHS);
+            let (mut bufs, mut id) = (vec![Buf::stale(4096); depth as usize], 0);
+            let mut events = Vec::new();
             b.iter(|| {
-                id += 1;
-                map.submit(DeviceId(0), request(id, buf.take().expect("it came back")), at(id));
-                map.poll(at(id), &mut done);
-                black_box(map.next_deadline());
-                for (_, completion) in done.drain(..) {
-                    buf = Some(buffer(completion.op));
+                for buf in bufs.drain(..) {
+                    id += 1;
+                    fabric.submit(PathId((id % PATHS as u64) as u16), request(id, buf), at(id));
+                }
+                fabric.poll(at(id), &mut events);
+                black_box(fabric.next_deadline());
+                for event in events.drain(..) {
+                    let Event::Completed(_, completion) = event else { panic!("nothing was asked") };
+                    bufs.push(buffer(completion.op));
                 }
             });
         });
+        for selector in SelectorKind::ALL {
+            group.bench_function(selector.name(), |b| {
+                let settings = Settings { selector, grouping: Grouping::Multibus, ..Settings::default() };
+                let mut map = Multipath::new(AtOnce::new(PATHS), settings);
+                let (mut bufs, mut id) = (vec![Buf::stale(4096); depth as usize], 0);
+                let mut done = Vec::new();
+                b.iter(|| {
+                    for buf in bufs.drain(..) {
+                        id += 1;
+                        map.submit(DeviceId(0), request(id, buf), at(id));
+                    }
+                    map.poll(at(id), &mut done);
+                    black_box(map.next_deadline());
+                    bufs.extend(done.drain(..).map(|(_, completion)| buffer(completion.op)));
+                });
+            });
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 criterion_group! {

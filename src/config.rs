@@ -15,6 +15,7 @@ use crate::block::DeviceId;
 use crate::fabric::graph::{Graph, Preset};
 use crate::fabric::health::Health;
 use crate::fabric::topology::Topology;
+use crate::multipath::connections::Connections;
 use crate::multipath::keys;
 use crate::multipath::profile::{Profile, ProfileName};
 use crate::nbd::{NbdUri, UriError};
@@ -203,12 +204,27 @@ pub struct DiskConfig {
     /// Whether it forgets what was not flushed.
     #[serde(default, skip_serializing_if = "Cache::is_through")]
     pub cache: Cache,
+    /// If it has several paths, what differs of their timers and policies from [`Connections::default`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub timers: BTreeMap<String, Word>,
 }
 
 impl DiskConfig {
     /// A disk as most are.
     pub fn new(name: String, backing: Backing) -> DiskConfig {
-        DiskConfig { name, backing, overlay: None, cache: Cache::Through }
+        DiskConfig { name, backing, overlay: None, cache: Cache::Through, timers: BTreeMap::new() }
+    }
+
+    /// Timers and policies of its paths; an error names the setting that is wrong, and says what to do.
+    pub fn connections(&self) -> Result<Connections, String> {
+        if self.backing.paths().is_none() && !self.timers.is_empty() {
+            return Err("a disk with one path has no timers: remove them".to_owned());
+        }
+        let mut connections = Connections::default();
+        for (key, Word(value)) in &self.timers {
+            connections.set(key, value)?;
+        }
+        Ok(connections)
     }
 }
 
@@ -497,6 +513,16 @@ pub enum ConfigError {
         /// What is wrong, and what to do.
         why: String,
     },
+    /// A disk's paths cannot be as it says.
+    #[error("{}: {disk}: timers: {why}", path.display())]
+    Timers {
+        /// The file.
+        path: PathBuf,
+        /// The disk.
+        disk: String,
+        /// What is wrong, and what to do.
+        why: String,
+    },
     /// Another program wrote it.
     #[error("{} has version {found}, this program reads {VERSION}: use the program that wrote it", path.display())]
     Version {
@@ -539,6 +565,10 @@ impl<F: Serialize + for<'a> Deserialize<'a>> Config<F> {
         }
         if let Some(Err(why)) = config.paths.as_ref().map(|paths| paths.check(config.disks.len())) {
             return Err(ConfigError::Paths { path, why });
+        }
+        for disk in &config.disks {
+            let wrong = |why| ConfigError::Timers { path: path.clone(), disk: disk.name.clone(), why };
+            disk.connections().map_err(wrong)?;
         }
         Ok(config)
     }

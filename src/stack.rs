@@ -39,6 +39,7 @@ use crate::disk::{
     MmapBank, NbdDiskError, OverlayBank, OverlayError, Sharing, UringBank, Volatile,
 };
 use crate::multipath::Paths;
+use crate::multipath::connections::Connections;
 use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, CandidateError, Remark, assemble};
 use crate::raid::probe::{ProbeError, Refusal};
 use crate::raid::sync::SyncOptions;
@@ -431,7 +432,7 @@ impl Stack {
         let overlaid = self.lab.config.disks.iter().any(|disk| disk.overlay.is_some());
         let overlay = overlaid.then(|| PathBuf::from(format!("{name}.overlay")));
         let overlay_path = overlay.as_ref().map(|overlay| self.lab.path_of(overlay));
-        let device = self.leaves_mut().open(&full, overlay_path.as_deref(), false)?;
+        let device = self.leaves_mut().open(&full, overlay_path.as_deref(), &Connections::default(), false)?;
         let now = self.reactor.now();
         self.array_mut().bank_mut().add_unit(device, now);
         self.lab.config.disks.push(DiskConfig { overlay, ..DiskConfig::new(name.to_owned(), backing.clone()) });
@@ -554,7 +555,8 @@ fn open_disk(lab: &Lab, leaves: &mut Leaves, disk: &DiskConfig) -> Result<LabDis
     let backing = disk.backing.within(&lab.directory);
     let overlay = disk.overlay.as_ref().map(|overlay| lab.path_of(overlay));
     let mut found = LabDisk { name: disk.name.clone(), backing, device: None, trouble: None };
-    match open_when_free(leaves, &found.backing, overlay.as_deref()) {
+    let connections = disk.connections().expect("it was looked at when it was read");
+    match open_when_free(leaves, &found.backing, overlay.as_deref(), &connections) {
         Ok(device) => found.device = Some(device),
         // A disk that is gone or broken is missing; one that somebody else holds, or that we may not write, must not be
         // worked around.
@@ -575,10 +577,15 @@ const RELEASE_MAX: Duration = Duration::from_secs(1);
 /// Opens an image. One that a killed process had is let go of only when the kernel has carried out what the process's
 /// `io_uring` had begun: until then it must not be touched, and soon it can be.
 #[allow(clippy::disallowed_methods, reason = "there is no file descriptor to wait on for a lock")]
-fn open_when_free(leaves: &mut Leaves, backing: &Backing, overlay: Option<&Path>) -> Result<DeviceId, StackError> {
+fn open_when_free(
+    leaves: &mut Leaves,
+    backing: &Backing,
+    overlay: Option<&Path>,
+    connections: &Connections,
+) -> Result<DeviceId, StackError> {
     let deadline = std::time::Instant::now() + RELEASE_MAX;
     loop {
-        match leaves.open(backing, overlay, false) {
+        match leaves.open(backing, overlay, connections, false) {
             Err(StackError::Image(ImageError::Locked { .. })) if std::time::Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -210,7 +210,11 @@ fn connections_in_turn(mut sample: Sample) {
         doors.iter().zip(&sockets).map(|(door, socket)| Between::start(door, socket.clone())).collect();
     striped(&lab, &doors.iter().map(|door| uri(door)).collect::<Vec<_>>());
 
-    let stall = CMD_TIMEOUT + Duration::from_secs(4);
+    lab.refuses("set lab 1.cmd_timeout=4", 3, "disk-1 has one path");
+    lab.refuses("set lab 0.dev_loss_tmo=4", 3, "there is no setting of a disk's paths");
+    lab.ok("set lab 0.cmd_timeout=4 0.polling_interval=2s");
+    let timeout = Duration::from_secs(4);
+    let stall = timeout + Duration::from_secs(4);
     let served = fio(&lab, sample.seed(), 10 + stall.as_secs());
     sleep(Duration::from_secs(1));
     for way in &ways {
@@ -224,7 +228,7 @@ fn connections_in_turn(mut sample: Sample) {
     ways[2].set(KEEP);
     sleep(stall);
     ways[2].set(PASS);
-    expect_no_more(&lab, served, CMD_TIMEOUT);
+    expect_no_more(&lab, served, timeout);
     other.signal(Signal::TERM);
     other.wait(Duration::from_secs(20)).expect_ok();
     assert_eq!(lab.ok("status other --json").json()["state"], "clean");

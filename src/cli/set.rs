@@ -16,7 +16,8 @@ pub struct SetArgs {
     #[command(flatten)]
     lab: LabArg,
     /// sync_speed_min or sync_speed_max, in KiB/s for each disk; DISK.cache: through, or volatile: what is not flushed
-    /// is lost in a power cut; of a lab with paths also their timers and policies, by their names in multipath.conf
+    /// is lost in a power cut; of a lab with paths also their timers and policies, by their names in multipath.conf; of a disk that several
+    /// connections lead to DISK.cmd_timeout, DISK.hold_max and others of those
     #[arg(value_name = "KEY=VALUE", required = true)]
     settings: Vec<String>,
 }
@@ -38,7 +39,7 @@ pub fn on(stack: &mut Stack, settings: &[String]) -> Result<(), Failure> {
     let mut config = stack.lab.config.clone();
     apply(&mut config, settings)?;
     let is_changed = [
-        ("a disk's cache", config.disks != stack.lab.config.disks),
+        ("what a disk is", config.disks != stack.lab.config.disks),
         ("what its paths do", config.paths != stack.lab.config.paths),
     ];
     if let Some((what, _)) = is_changed.into_iter().find(|(_, is_changed)| *is_changed) {
@@ -59,8 +60,8 @@ fn apply(config: &mut LabConfig, settings: &[String]) -> Result<(), Failure> {
                 "{setting:?} is not KEY=VALUE: type something like sync_speed_max=200000"
             )));
         };
-        if let Some(disk) = key.strip_suffix(".cache") {
-            set_cache(config, disk, value)?;
+        if let Some((disk, key)) = key.split_once('.') {
+            set_of_disk(config, disk, key, value)?;
             continue;
         }
         if !key.starts_with("sync_speed_") {
@@ -96,23 +97,27 @@ fn apply(config: &mut LabConfig, settings: &[String]) -> Result<(), Failure> {
 fn set_path_key(config: &mut LabConfig, key: &str, value: &str) -> Result<(), Failure> {
     let Some(paths) = &mut config.paths else {
         return Err(Failure::usage(format!(
-            "{key:?} is no setting: there are sync_speed_min, sync_speed_max and DISK.cache, and for labs with paths those of multipath.conf"
+            "{key:?} is no setting: there are sync_speed_min, sync_speed_max and DISK.cache, for disks with several paths DISK.cmd_timeout and more, and for labs with paths those of multipath.conf"
         )));
     };
     paths.settings.insert(key.to_owned(), Word(value.to_owned()));
     paths.profile().map(|_| ()).map_err(Failure::usage)
 }
 
-fn set_cache(config: &mut LabConfig, disk: &str, value: &str) -> Result<(), Failure> {
-    let cache = Cache::named(value)
-        .ok_or_else(|| Failure::usage(format!("{value:?} is not what a cache can be: through or volatile")))?;
+/// Something of one disk: its cache, or a timer or policy of its paths.
+fn set_of_disk(config: &mut LabConfig, disk: &str, key: &str, value: &str) -> Result<(), Failure> {
     let name = disk_name(disk);
-    match config.disks.iter_mut().find(|disk| disk.name == name) {
-        Some(disk) => disk.cache = cache,
-        None => {
-            let names: Vec<&str> = config.disks.iter().map(|disk| disk.name.as_str()).collect();
-            return Err(Failure::usage(format!("the lab has no {name}: it has {}", names.join(", "))));
-        }
+    let names: Vec<&str> = config.disks.iter().map(|disk| disk.name.as_str()).collect();
+    let missing = format!("the lab has no {name}: it has {}", names.join(", "));
+    let disk = config.disks.iter_mut().find(|disk| disk.name == name).ok_or(Failure::usage(missing))?;
+    if key == "cache" {
+        let cannot = || Failure::usage(format!("{value:?} is not what a cache can be: through or volatile"));
+        disk.cache = Cache::named(value).ok_or_else(cannot)?;
+        return Ok(());
     }
-    Ok(())
+    if disk.backing.paths().is_none() {
+        return Err(Failure::usage(format!("{name} has one path: there is {name}.cache to be set, and nothing else")));
+    }
+    disk.timers.insert(key.to_owned(), Word(value.to_owned()));
+    disk.connections().map(|_| ()).map_err(Failure::usage)
 }

@@ -251,12 +251,14 @@ impl<F: Fabric> Multipath<F> {
         }
     }
 
+    #[inline]
     pub(super) fn finish(&mut self, key: usize, completion: Completion) {
         let io = self.ios.remove(key);
         self.done.push((self.maps[io.map].unit, Completion { id: io.id, ..completion }));
     }
 
     /// The unit has answered. An error is the unit's own, and the same on all paths: none is to blame.
+    #[inline]
     fn answered(&mut self, path: PathId, completion: Completion, now: Instant) {
         let key = completion.id.0 as usize;
         let io = self.ios[key];
@@ -294,6 +296,7 @@ impl<F: Fabric> Multipath<F> {
     }
 
     /// A client's request is not under way on its path any more.
+    #[inline]
     fn count(&mut self, path: PathId, io: &Io, is_answered: bool, now: Instant) {
         let (_, at) = self.place(path);
         let map = &mut self.maps[io.map];
@@ -423,6 +426,7 @@ impl<F: Fabric> Multipath<F> {
         self.maps[map].rate();
     }
 
+    #[inline]
     fn happened(&mut self, event: Event, now: Instant) {
         match event {
             Event::Completed(path, completion) => {

@@ -26,6 +26,7 @@ impl Default for Latencies {
 
 impl Latencies {
     /// Counts a time.
+    #[inline]
     pub fn record(&mut self, time: Duration) {
         let units = (time.as_nanos() as u64 >> SHIFT) + PARTS as u64;
         let octave = units.ilog2() - PARTS.ilog2();

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`settings`] | all that can be set of a map, by multipath.conf's keywords |
 //! | [`keys`] | the same as text, key by key |
+//! | [`connections`] | what can be set of a disk that is reached by several connections |
 //! | [`profile`] | sets of timers that somebody uses |
 //! | [`selector`] | which path of a group takes the next request |
 //! | [`Multipath`] | a bank over a fabric: routing, failing, checking, failback, queueing |
@@ -25,6 +26,7 @@
 mod bank;
 mod checks;
 pub mod conf;
+pub mod connections;
 mod errand;
 mod hedge;
 mod held;

@@ -97,6 +97,7 @@ impl Load {
 
     /// How long it took, in a group of which `usable` paths take requests: what history is made of. It is counted from when the
     /// one before it was finished.
+    #[inline]
     pub fn remember(&mut self, begun_at: Instant, usable: usize, now: Instant) {
         let taken = now.0.saturating_sub(begun_at.0.max(self.finished_at.0));
         let kept = WEIGHTS[((taken >> BUCKET_SHIFT) as usize).min(BUCKETS - 1)];
@@ -121,6 +122,7 @@ impl Load {
 
     /// Less is better. One of which nothing was heard for long may have become better, or worse: idle, it gets one request to find
     /// out; busy, it gets no more than the others have. Equals are not equal: the later one is taken to be better.
+    #[inline]
     fn compare_history(&self, other: &Load, now: Instant) -> Ordering {
         let by_requests = self.requests.cmp(&other.requests);
         if self.service.max(other.service) == 0 {
@@ -149,6 +151,7 @@ impl Load {
 
 /// Chooses one of `order` for a request, and moves it to the end. `members` are all paths of the group, those that take no
 /// requests too, `load` what is known of each.
+#[inline]
 pub fn select<'a>(
     kind: SelectorKind,
     order: &mut [usize],

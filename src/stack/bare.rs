@@ -8,6 +8,7 @@ use super::{Leaf, Leaves, StackError};
 use crate::block::{Bank, Buf, DeviceId, Durability, Extent, IoError, Lba, Limits, Op, Payload, SECTOR_BYTES, Sectors};
 use crate::config::Backing;
 use crate::disk::{FileBank, Image, ImageOptions};
+use crate::multipath::connections::Connections;
 use crate::reactor::Reactor;
 
 /// An open disk, read and written one piece after the other.
@@ -55,7 +56,7 @@ impl BareDisk {
         let mut bank = FileBank::new()
             .and_then(|files| Leaves::new(Leaf::File(files)))
             .map_err(|source| StackError::Bare { backing: Box::new(backing.clone()), source })?;
-        let device = bank.open(backing, None, read_only)?;
+        let device = bank.open(backing, None, &Connections::default(), read_only)?;
         let limits = bank.limits(device);
         Ok(BareDisk { kind: Kind::Export(Box::new(Reactor::new(bank)), device), limits })
     }

@@ -3,7 +3,6 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::time::Duration;
 
 use rustix::event::epoll;
 
@@ -15,7 +14,8 @@ use crate::config::Backing;
 use crate::disk::{NbdBank, NbdOptions, NbdPathOptions, NbdPaths};
 use crate::fabric::Fabric;
 use crate::multipath::Multipath;
-use crate::multipath::settings::{Checker, Failback, Grouping, NoPathRetry, Prio, RetrySafety, SelectorKind, Settings};
+use crate::multipath::connections::Connections;
+use crate::multipath::settings::{Grouping, Settings};
 use crate::nbd::NbdUri;
 
 /// A bank of disks of any kind, numbered in the order they were opened.
@@ -56,27 +56,6 @@ struct Mapped {
 /// The unit of a map that has one.
 const UNIT: DeviceId = DeviceId(0);
 
-/// How a map behaves over connections to NBD servers. Where they cannot be used side by side one is at a time. Sending a
-/// write again waits for the fabric's word that the first has had its day: what a server cannot promise, its paths look
-/// out for themselves.
-fn settings_for(paths: &NbdPaths) -> Settings {
-    Settings {
-        grouping: if paths.can_multi_conn() { Grouping::Multibus } else { Grouping::Failover },
-        selector: SelectorKind::ServiceTime,
-        prio: Prio::Const,
-        failback: Failback::Immediate,
-        // Long enough to find a server again that was started anew; an array does without a member that takes longer.
-        no_path_retry: NoPathRetry::Checks(2),
-        checker: Checker::DirectIo,
-        polling_interval: Duration::from_secs(5),
-        max_polling_interval: Duration::from_secs(20),
-        checker_timeout: NbdPathOptions::default().cmd_timeout,
-        retry_safety: RetrySafety::Fence,
-        queue_bytes_max: 256 << 20,
-        ..Settings::default()
-    }
-}
-
 impl Leaves {
     /// No disks yet; files are reached by `files`.
     pub fn new(files: Leaf) -> std::io::Result<Leaves> {
@@ -93,8 +72,14 @@ impl Leaves {
         })
     }
 
-    /// Adds a disk.
-    pub fn open(&mut self, backing: &Backing, overlay: Option<&Path>, read_only: bool) -> Result<DeviceId, StackError> {
+    /// Adds a disk. If it has several paths they are as `connections` says.
+    pub fn open(
+        &mut self,
+        backing: &Backing,
+        overlay: Option<&Path>,
+        connections: &Connections,
+        read_only: bool,
+    ) -> Result<DeviceId, StackError> {
         let disk = DeviceId(self.places.len() as u32);
         let place = match backing {
             Backing::File(path) => {
@@ -108,14 +93,22 @@ impl Leaves {
                 self.disks_of_exports.push(disk);
                 Place::Export(export)
             }
-            Backing::Paths(uris) => self.open_paths(disk, uris, read_only)?,
+            Backing::Paths(uris) => self.open_paths(disk, uris, connections, read_only)?,
         };
         self.places.push(place);
         Ok(disk)
     }
 
-    fn open_paths(&mut self, disk: DeviceId, uris: &[NbdUri], read_only: bool) -> Result<Place, StackError> {
-        let (paths, troubles) = NbdPaths::open(uris, read_only, NbdPathOptions::default())?;
+    fn open_paths(
+        &mut self,
+        disk: DeviceId,
+        uris: &[NbdUri],
+        connections: &Connections,
+        read_only: bool,
+    ) -> Result<Place, StackError> {
+        let Connections { cmd_timeout, hold_max, settings } = *connections;
+        let options = NbdPathOptions { cmd_timeout, hold_max, ..NbdPathOptions::default() };
+        let (paths, troubles) = NbdPaths::open(uris, read_only, options)?;
         let watched = paths.wakeups().into_iter().try_for_each(|socket| {
             epoll::add(&self.epoll, socket, epoll::EventData::new_u64(disk.0.into()), epoll::EventFlags::IN)
         });
@@ -124,8 +117,10 @@ impl Leaves {
             source: errno.into(),
         })?;
         self.remarks.extend(troubles.iter().map(|trouble| format!("{trouble}; its other paths are used")));
-        let (settings, limits) = (settings_for(&paths), paths.limits(UNIT));
-        let multipath = Some(Multipath::new(paths, settings));
+        // Where connections cannot be used side by side one is at a time.
+        let grouping = if paths.can_multi_conn() { Grouping::Multibus } else { Grouping::Failover };
+        let limits = paths.limits(UNIT);
+        let multipath = Some(Multipath::new(paths, Settings { grouping, ..settings }));
         self.maps.push(Mapped { disk, multipath, limits, under_way: 0, is_closed: false });
         Ok(Place::Map(self.maps.len() - 1))
     }
