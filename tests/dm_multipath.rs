@@ -283,10 +283,6 @@ impl Fabric for Kept {
 
     fn reset(&mut self, _: DeviceId, _: PathId, _: Instant) {}
 
-    fn set_epoch(&mut self, _: DeviceId, _: u64) {}
-
-    fn activate(&mut self, _: PathId, _: Instant) {}
-
     fn poll(&mut self, _: Instant, events: &mut Vec<Event>) {
         events.append(&mut self.events);
     }

@@ -194,11 +194,13 @@ pub trait Fabric {
 
     /// What is submitted to a logical unit from now on is of this connection generation; once the unit has seen one of it, it
     /// refuses what is older with [`IoError::Fenced`], and what it refuses it has not done.
-    fn set_epoch(&mut self, unit: DeviceId, epoch: u64);
+    /// Nothing, where units know no generations.
+    fn set_epoch(&mut self, _unit: DeviceId, _epoch: u64) {}
 
     /// Asks the target to make a path's port group active (SET TARGET PORT GROUPS). There is no answer but the access state that
     /// later questions find.
-    fn activate(&mut self, path: PathId, now: Instant);
+    /// Nothing, where every port group is active.
+    fn activate(&mut self, _path: PathId, _now: Instant) {}
 
     /// Moves what happened to `events`, and does whatever is due at `now`.
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>);

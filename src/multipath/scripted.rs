@@ -131,10 +131,6 @@ impl Fabric for Scripted {
 
     fn reset(&mut self, _: DeviceId, _: PathId, _: Instant) {}
 
-    fn set_epoch(&mut self, _: DeviceId, _: u64) {}
-
-    fn activate(&mut self, _: PathId, _: Instant) {}
-
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         while let Some(first) = self.due.first_entry().filter(|first| first.key().0 <= now) {
             events.push(first.remove());

@@ -769,12 +769,6 @@ impl Fabric for NbdPaths {
         self.out.push(Event::NotReset(unit));
     }
 
-    /// No server knows of generations of single requests: `Fencing` says so.
-    fn set_epoch(&mut self, _unit: DeviceId, _epoch: u64) {}
-
-    /// Every connection is active.
-    fn activate(&mut self, _path: PathId, _now: Instant) {}
-
     fn poll(&mut self, now: Instant, events: &mut Vec<Event>) {
         self.note_ready();
         for path in self.all_paths() {
