@@ -305,7 +305,7 @@ impl<F: Fabric> Multipath<F> {
         if self.settings.selector == SelectorKind::HistoricalServiceTime {
             path.load.remember(io.sent_at, map.groups[path.group].order.len(), now);
         }
-        path.latencies.record(now.since(io.sent_at));
+        path.latencies.record(io.sent_at, now);
         if is_answered {
             (path.heard_at, path.served) = (now, true);
         } else {

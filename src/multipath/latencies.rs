@@ -5,6 +5,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::block::Instant;
+
 const OCTAVES: usize = 32;
 const PARTS: usize = 4;
 
@@ -25,10 +27,10 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Counts a time.
+    /// Counts the time from one moment to another; none, if that is earlier.
     #[inline]
-    pub fn record(&mut self, time: Duration) {
-        let units = (time.as_nanos() as u64 >> SHIFT) + PARTS as u64;
+    pub fn record(&mut self, from: Instant, to: Instant) {
+        let units = (to.0.saturating_sub(from.0) >> SHIFT) + PARTS as u64;
         let octave = units.ilog2() - PARTS.ilog2();
         let part = (units >> octave) as usize - PARTS;
         let class = (octave as usize * PARTS + part).min(self.counts.len() - 1);
@@ -72,14 +74,14 @@ mod tests {
         let mut latencies = Latencies::default();
         assert_eq!(latencies.quantile(50), None);
         let mut times: Vec<u64> = (0..1000_u64).map(|n| (n * n * n * 7919) % 50_000_000_000).collect();
-        times.iter().for_each(|time| latencies.record(Duration::from_nanos(*time)));
+        times.iter().for_each(|time| latencies.record(Instant(5), Instant(5 + time)));
         times.sort_unstable();
         for percent in 1..=100 {
             let exact = times[(percent * 10 - 1) as usize];
             let told = latencies.quantile(percent).unwrap().as_nanos() as u64;
             assert!(told >= exact && told <= exact + exact / 4 + 2048, "p{percent}: {told}, not {exact}");
         }
-        latencies.record(Duration::MAX);
+        latencies.record(Instant(0), Instant(u64::MAX));
         assert_eq!(latencies.total(), 1001);
     }
 }

@@ -134,12 +134,11 @@ impl Load {
             let stale_of = |load: &Load, counts: bool| if counts { load.stale_after.0 } else { 0 };
             return stale_of(self, theirs.0).cmp(&stale_of(other, mine.0));
         }
-        let winner_is_stale = if self.costs_more_than(other) { theirs.1 } else { mine.1 };
-        match winner_is_stale {
-            true => by_requests,
-            false if self.costs_more_than(other) => Ordering::Greater,
-            false => Ordering::Less,
-        }
+        let (winner_is_stale, by_cost) = match self.costs_more_than(other) {
+            true => (theirs.1, Ordering::Greater),
+            false => (mine.1, Ordering::Less),
+        };
+        if winner_is_stale { by_requests } else { by_cost }
     }
 
     fn costs_more_than(&self, other: &Load) -> bool {
@@ -171,8 +170,10 @@ pub fn select<'a>(
         }
         SelectorKind::IoAffinity => return of_cpu(order, members, incoming.cpu),
     };
-    order[chosen..].rotate_left(1);
-    order.last().copied()
+    let path = order[chosen];
+    order.copy_within(chosen + 1.., chosen);
+    *order.last_mut().expect("it was looked at") = path;
+    Some(path)
 }
 
 fn first_least(order: &[usize], compare: impl Fn(usize, usize) -> Ordering) -> usize {
