@@ -13,11 +13,11 @@
 //!            │                                       │
 //!         Reactor  (real time)                     World  (virtual time, oracle)
 //!            │                                       │
-//!          Paths   (none, or a map over a fabric)    │
+//!          Paths   (none, or a map over a fabric)  Paths
 //!            │                                       │
 //!          Array   (raid: the same code in both)   Array
 //!            │                                       │
-//!          Paths   (the same, to every member)       │
+//!          Paths   (the same, to every member)     Paths
 //!            │                                       │
 //!          Fault   (fails in chosen ways)          Fault
 //!            │                                       │

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
 use raidlab::sim::campaign::{Ending, Life};
-use raidlab::sim::{Effort, Scenario, Wish, draw};
+use raidlab::sim::fabrics::Fabrics;
+use raidlab::sim::{Cuts, Effort, Scenario, Wish, draw};
 use rayon::prelude::*;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -20,6 +21,7 @@ use crate::support::story::story;
 pub fn trials() -> Vec<Trial> {
     vec![
         story("campaign::no_seed_finds_anything").sampled_by(no_seed_finds_anything),
+        story("campaign::no_seed_with_paths_finds_anything").sampled_by(no_seed_with_paths_finds_anything),
         story("campaign::a_short_run_says_what_it_was").told_by(a_short_run_says_what_it_was),
         story("campaign::a_chosen_campaign_is_the_same_again").told_by(a_chosen_campaign_is_the_same_again),
         story("campaign::shards_together_are_the_whole").told_by(shards_together_are_the_whole),
@@ -43,6 +45,25 @@ fn no_seed_finds_anything(mut sample: Sample) {
     let passed = ended.iter().filter(|life| life.ending == Ending::Pass).count() as u64;
     assert!(passed * 10 > lives * 8, "{passed} of {lives} lives prove something");
     assert!(ended.iter().map(|life| life.report.tally.cuts).sum::<u64>() > lives, "the power was cut");
+}
+
+/// Paths over the array, under it, and both; components fail, and whatever else befalls a life.
+fn no_seed_with_paths_finds_anything(mut sample: Sample) {
+    let first = sample.seed() >> 2;
+    let lives = count(45, 10_000) as u64;
+    let effort = Effort { cuts: Cuts::Every(997), ..Effort::PLAIN };
+    let ended: Vec<Life> = (first..first + lives)
+        .into_par_iter()
+        .map(|seed| {
+            let paths = [Fabrics::VOLUME, Fabrics::MEMBERS, Fabrics::BOTH][(seed % 3) as usize];
+            Life::live(&draw(seed, &Wish { paths, ..Wish::default() }), effort, false)
+        })
+        .collect();
+    let findings = ended.iter().filter_map(Life::found);
+    let told: Vec<_> = findings.map(|found| format!("seed {}: {}: {}", found.seed, found.reason, found.what)).collect();
+    assert!(told.is_empty(), "{} of {lives}:\n{}", told.len(), told.join("\n"));
+    let passed = ended.iter().filter(|life| life.ending == Ending::Pass).count() as u64;
+    assert!(passed * 10 > lives * 8, "{passed} of {lives} lives prove something");
 }
 
 /// What is quick, and finds nothing.

@@ -26,6 +26,7 @@ use serde::Serialize;
 use super::parity::{Spread, processor_time};
 use crate::block::{Bank, DeviceId, Limits, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
+use crate::multipath::Paths;
 use crate::raid::assemble::{AssembleOptions, Candidate, assemble};
 use crate::raid::create::{NewArray, NewDevice, create};
 use crate::raid::level::{Layout, Level};
@@ -227,7 +228,7 @@ impl Job for Busy {
     fn run(&self) -> (u64, u64) {
         let mut world = self.world.clone();
         world.run(&mut self.script.clone(), EVENTS_MAX).unwrap_or_else(|failure| panic!("{failure}"));
-        let ios = world.stack.bank().inner().io_count();
+        let ios = world.stack.bank().bank().inner().io_count();
         (ios, ios)
     }
 }
@@ -265,7 +266,7 @@ fn new_array(grain: u32, data: Sectors) -> SimArray {
         Candidate::read(*disk, size, read).expect("it was just created")
     });
     let assembly = assemble(candidates.collect(), AssembleOptions::default()).expect("all members are there");
-    Array::start(Fault::new(bank), assembly.geometry, assembly.start, SyncOptions::UNLIMITED)
+    Array::start(Paths::Direct(Fault::new(bank)), assembly.geometry, assembly.start, SyncOptions::UNLIMITED)
 }
 
 /// What is done at each event.

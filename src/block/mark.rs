@@ -176,6 +176,20 @@ marks! {
     /// A check went on where a recovery had come between.
     ScrubResumed = "scrub-resumed",
 
+    // ---- paths ----
+    /// A path was failed by a request that came back from it.
+    PathFailedByRequest = "path-failed-by-request",
+    /// A path was failed by its checker.
+    PathFailedByChecker = "path-failed-by-checker",
+    /// Requests went down another group of paths.
+    GroupSwitched = "group-switched",
+    /// The nexus of a path was ended, so that what it had carried could be sent again.
+    NexusFenced = "nexus-fenced",
+    /// Requests had waited for a path, and got one.
+    QueueResumed = "queue-resumed",
+    /// Requests had waited for a path for too long.
+    QueueGivenUp = "queue-given-up",
+
     // ---- members ----
     /// A spare took a free slot.
     SpareTookSlot = "spare-took-slot",

@@ -1,7 +1,7 @@
 //! The ground every layer stands on.
 //!
 //! A disk is an array of sectors that takes requests and gives each one back, exactly once, as a
-//! completion. This module holds the words for that and nothing else: addresses and lengths
+//! completion. This module holds the words for that and nothing else (but known bugs for tests, [`mutant`]): addresses and lengths
 //! ([`Lba`], [`Sectors`], [`Extent`]), bytes on their way down ([`Payload`]) and up ([`Buf`]),
 //! the [`Request`] and its [`Completion`], and the [`Bank`] interface that disks, arrays and fault
 //! layers share.
@@ -12,6 +12,7 @@
 mod bank;
 mod buf;
 mod mark;
+pub mod mutant;
 mod payload;
 mod pool;
 mod request;

@@ -63,6 +63,11 @@ impl<B: Bank> Emulated<B> {
         self.shared.add_unit(&mut self.host, unit, now);
     }
 
+    /// How a component is.
+    pub fn health(&self, component: ComponentId) -> Health {
+        self.shared.health(component)
+    }
+
     /// From now on a component is as `health` says.
     pub fn set_health(&mut self, component: ComponentId, health: Health, now: Instant) {
         self.shared.set_health(&[&self.host], component, health, now);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::frame;
 use super::transport::{Abort, RESET_SETTLE, Transport};
 use super::{Link, PathId, PathInfo};
+use crate::block::mutant::{self, Mutant};
 use crate::block::{Completion, Instant, IoError, Op, Request};
 
 /// How soon a target in transition is asked again.
@@ -266,7 +267,7 @@ impl Initiator {
     /// An abort was answered: the attempt is over, without effect from now on.
     pub(super) fn aborted(&mut self, tag: Tag, now: Instant, out: &mut Vec<Out>) {
         if let Some(command) = self.commands.remove(&tag) {
-            self.again(command, now, out);
+            self.again(tag, command, now, out);
         }
     }
 
@@ -284,10 +285,13 @@ impl Initiator {
         self.send_held_back(path, now, out);
     }
 
-    fn again(&mut self, command: Command, now: Instant, out: &mut Vec<Out>) {
+    fn again(&mut self, tag: Tag, command: Command, now: Instant, out: &mut Vec<Out>) {
         let most = self.transport.max_retries + 1;
         if command.attempts < most && now < command.first + self.transport.cmd_timeout * most {
             return self.send(command, now, out);
+        }
+        if mutant::is_on(Mutant::AnsweredTwice) {
+            self.commands.insert(tag, Command { due: Instant(u64::MAX), ..command.clone() });
         }
         let path = command.path;
         out.push(Out::GivenBack(path, command.request, IoError::Timeout));
@@ -489,7 +493,7 @@ impl Initiator {
                 let mut command = self.commands.remove(&tag).expect("it was just looked up");
                 let deadline = transport.eh_deadline.map(|deadline| now + deadline);
                 command.reset_due = command.reset_due.or(deadline);
-                self.again(command, now, out);
+                self.again(tag, command, now, out);
             }
             (Stage::Sent, Abort::Asked(timeout)) => {
                 out.push(Out::Told(path, Note::CommandTimeout(attempts)));

@@ -105,6 +105,10 @@ impl Net {
         self.change(component, Part { health, flap, answers: 0 }, now);
     }
 
+    pub(super) fn health(&self, component: ComponentId) -> Health {
+        self.parts[component.0].health
+    }
+
     fn is_down(&self, component: ComponentId) -> bool {
         let part = &self.parts[component.0];
         part.health == Health::Down || part.flap.is_some_and(|(down, _)| down)

@@ -77,6 +77,11 @@ impl<B: Bank> Shared<B> {
         host.add_paths(&paths, &accesses, self.target.bank().limits(unit), now);
     }
 
+    /// How a component is.
+    pub fn health(&self, component: ComponentId) -> Health {
+        self.net.health(component)
+    }
+
     /// From now on a component is as `health` says.
     pub fn set_health(&mut self, hosts: &[&Host], component: ComponentId, health: Health, now: Instant) {
         self.net.set_health(component, health, now);

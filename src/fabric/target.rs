@@ -12,6 +12,7 @@ use super::graph::Alua;
 use super::initiator::Tag;
 use super::reservation::{Conflict, Key, Reservation, Reserve};
 use super::{Access, Fencing, PathId, PathInfo, Probe, Verdict};
+use crate::block::mutant::{self, Mutant};
 use crate::block::{Bank, Buf, Completion, DeviceId, Extent, Instant, IoError, Lba, Limits, Op, Request, RequestId};
 
 /// For whom the unit works.
@@ -228,7 +229,7 @@ impl<B: Bank> Target<B> {
         let is_repeated = command.tag < nexus.oldest || !nexus.seen.insert(command.tag);
         self.refused.forgotten += u64::from(is_forgotten);
         self.refused.repeated += u64::from(is_repeated && !is_forgotten);
-        is_forgotten || is_repeated
+        (is_forgotten || is_repeated) && !mutant::is_on(Mutant::CarriedOutTwice)
     }
 
     fn command(&mut self, path: PathId, generation: u64, command: Command, now: Instant) {
@@ -310,6 +311,7 @@ impl<B: Bank> Target<B> {
     fn keep_promises(&mut self) {
         for (via, promise) in std::mem::take(&mut self.promises) {
             let is_busy = match &promise {
+                Promise::Ended(_) if mutant::is_on(Mutant::FenceBeforeEnd) => false,
                 Promise::Ended(ending) => {
                     let is_old = |of: &AtUnit| {
                         ending.nexuses().iter().any(|(path, before)| of.path == *path && of.generation < *before)

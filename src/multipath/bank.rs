@@ -19,6 +19,7 @@ use super::map::{Change, Map, Path, Why};
 use super::pace::Pace;
 use super::selector::{Incoming, select};
 use super::settings::{Grouping, NoPathRetry, Prio, SelectorKind, Settings};
+use crate::block::mutant::{self, Mutant};
 use crate::block::{Bank, Completion, DeviceId, Instant, IoError, Limits, Op, Request, RequestId, Wakeups};
 use crate::fabric::{Access, Event, Fabric, PathId};
 
@@ -233,7 +234,8 @@ impl<F: Fabric> Multipath<F> {
         let waits = self.waits(at);
         let map = &mut self.maps[at];
         let bytes = self.ios[key].bytes;
-        if !waits || map.queue_bytes + bytes > self.settings.queue_bytes_max {
+        let is_full = map.queue_bytes + bytes > self.settings.queue_bytes_max && !mutant::is_on(Mutant::QueueUnbounded);
+        if !waits || is_full {
             return self.finish(key, request.complete(Err(IoError::Transport)));
         }
         map.queue_bytes += bytes;
@@ -254,6 +256,9 @@ impl<F: Fabric> Multipath<F> {
     #[inline]
     pub(super) fn finish(&mut self, key: usize, completion: Completion) {
         let io = self.ios.remove(key);
+        if io.writes {
+            self.waiting.is_over(key);
+        }
         self.done.push((self.maps[io.map].unit, Completion { id: io.id, ..completion }));
     }
 
@@ -264,6 +269,12 @@ impl<F: Fabric> Multipath<F> {
         let io = self.ios[key];
         if !io.is_of_a_client() {
             return self.own_came_back(path, key, None, now);
+        }
+        if let Err(error) = completion.result
+            && mutant::is_on(Mutant::TargetErrorFailsPath)
+        {
+            let request = Request { id: completion.id, extent: io.extent, op: completion.op };
+            return self.given_back(path, request, error, now);
         }
         self.count(path, &io, true, now);
         self.ios[key].path = None;
@@ -288,6 +299,9 @@ impl<F: Fabric> Multipath<F> {
         self.count(path, &io, false, now);
         self.ios[key].path = None;
         self.fail(io.map, path, Why::Io(error), now);
+        if mutant::is_on(Mutant::StaleBuffer) && matches!(request.op, Op::Read(_)) {
+            return self.finish(key, request.complete(Ok(())));
+        }
         match (io.errand, request.op.is_write()) {
             (Errand::Client, true) => self.outcome_unknown(path, key, request, error, now),
             (Errand::Client, false) => self.reroute(key, request, now),
@@ -308,6 +322,8 @@ impl<F: Fabric> Multipath<F> {
         path.latencies.record(io.sent_at, now);
         if is_answered {
             (path.heard_at, path.served) = (now, true);
+            // Requests are served again: when none is any more, they wait anew.
+            (map.gave_up, map.give_up_at) = (false, None);
         } else {
             path.erred = io.sent_at;
         }
@@ -336,13 +352,32 @@ impl<F: Fabric> Multipath<F> {
         of.totals.path_faults += 1;
         of.failback_due = None;
         let group = path_now.group;
-        of.groups[group].order.retain(|member| *member != at);
+        if !mutant::is_on(Mutant::FailedPathUsed) {
+            of.groups[group].order.retain(|member| *member != at);
+        }
         // A path that came back and served nothing was none: requests have waited since before it.
-        if !of.has_path() && !(is_barren && (of.gave_up || of.give_up_at.is_some())) {
+        let goes_on = is_barren && (of.gave_up || of.give_up_at.is_some()) || self.waits_already(map);
+        let of = &mut self.maps[map];
+        if !of.has_path() && (!goes_on || mutant::is_on(Mutant::CheckerProlongsWait)) {
             of.gave_up = false;
             of.give_up_at = self.settings.queueing_max().map(|time| now + time);
         }
         self.note(map, Change::Failed(path, why), now);
+        // Whoever looks only now and then may always find a path that has just come back and will not serve, either.
+        let of = &self.maps[map];
+        if !of.has_path() && of.give_up_at.is_some_and(|at| at <= now) {
+            self.give_up(map, now);
+        }
+        if mutant::is_on(Mutant::BackAtOnce) && why != Why::Asked {
+            self.reinstate(map, path, now);
+        }
+    }
+
+    /// Whether a request has waited since the last path was lost that served any: others came back meanwhile, and served none.
+    fn waits_already(&self, map: usize) -> bool {
+        let (Some(at), Some(time)) = (self.maps[map].give_up_at, self.settings.queueing_max()) else { return false };
+        let is_old = |io: &Io| io.map == map && io.is_of_a_client() && io.begun + time <= at;
+        self.ios.iter().any(|(_, io)| is_old(io))
     }
 
     pub(super) fn reinstate(&mut self, map: usize, path: PathId, now: Instant) {
@@ -398,6 +433,9 @@ impl<F: Fabric> Multipath<F> {
     }
 
     pub(super) fn give_up(&mut self, map: usize, now: Instant) {
+        if mutant::is_on(Mutant::QueuesForEver) {
+            return;
+        }
         let of = &mut self.maps[map];
         of.gave_up = true;
         of.give_up_at = None;
@@ -460,9 +498,23 @@ impl<F: Fabric> Bank for Multipath<F> {
             Op::Flush => 0,
             _ => extent.length.bytes(),
         };
-        let key =
-            self.ios.insert(Io { map, path: None, id, extent, bytes, sent_at: now, epoch: 0, errand: Errand::Client });
-        self.route(key, Request { id: RequestId(key as u64), extent, op }, now);
+        let key = self.ios.insert(Io {
+            map,
+            path: None,
+            id,
+            extent,
+            bytes,
+            begun: now,
+            sent_at: now,
+            epoch: 0,
+            errand: Errand::Client,
+            writes: false,
+        });
+        let request = Request { id: RequestId(key as u64), extent, op };
+        if mutant::is_on(Mutant::FlushNotSent) && matches!(request.op, Op::Flush) {
+            return self.finish(key, request.complete(Ok(())));
+        }
+        self.begin(key, request, now);
     }
 
     fn poll(&mut self, now: Instant, done: &mut Vec<(DeviceId, Completion)>) {
@@ -484,6 +536,7 @@ impl<F: Fabric> Bank for Multipath<F> {
             self.tick_due = Instant((now.0 / TICK.as_nanos() as u64 + 1) * TICK.as_nanos() as u64);
             self.tick(now);
         }
+        self.go_on(now);
         if done.is_empty() {
             std::mem::swap(done, &mut self.done);
         } else {

@@ -32,10 +32,14 @@ pub(super) struct Io {
     pub(super) id: RequestId,
     pub(super) extent: Extent,
     pub(super) bytes: u64,
+    /// When it was asked for, and when it was sent last.
+    pub(super) begun: Instant,
     pub(super) sent_at: Instant,
     /// The connection generation it was sent in.
     pub(super) epoch: u64,
     pub(super) errand: Errand,
+    /// A write that has begun: others over its sectors wait for it.
+    pub(super) writes: bool,
 }
 
 impl Io {
@@ -67,9 +71,11 @@ impl<F: Fabric> Multipath<F> {
             id: RequestId(0),
             extent,
             bytes: 0,
+            begun: now,
             sent_at: now,
             epoch: self.maps[map].epoch,
             errand,
+            writes: false,
         };
         let id = RequestId(self.ios.insert(io) as u64);
         self.fabric.submit(path, Request { id, extent, op }, now);

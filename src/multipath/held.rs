@@ -2,10 +2,17 @@
 //!
 //! One that was sent down a path and not answered may be done, or not, or may land later: over something newer, if nobody minds. It waits
 //! until it cannot ([`RetrySafety`]). When it is given up meanwhile, it may still land: then later writes over it wait in its stead.
+//!
+//! One that is sent again is done again, perhaps; a newer one over the same sectors must not be done between. Nobody can say beforehand
+//! which will be sent again, so a write waits for those under way over its sectors.
+
+use std::time::Duration;
 
 use super::Multipath;
+use super::errand::Io;
 use super::map::Change;
 use super::settings::RetrySafety;
+use crate::block::mutant::{self, Mutant};
 use crate::block::{DeviceId, Extent, Instant, IoError, Request, RequestId};
 use crate::fabric::{Fabric, Link, PathId};
 
@@ -40,9 +47,23 @@ pub(super) struct Waiting {
     /// Maps whose unit is being reset, and the number of the reset.
     resetting: Vec<(usize, u64)>,
     begun_total: u64,
+    /// Writes that wait for another one, by its key.
+    behind: Vec<(usize, usize, Request)>,
+    /// Those that need not wait any more.
+    free: Vec<(usize, Request)>,
 }
 
 impl Waiting {
+    /// A write is over: those behind it may go on.
+    pub(super) fn is_over(&mut self, write: usize) {
+        if !self.behind.is_empty() {
+            let (free, behind): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.behind).into_iter().partition(|(over, ..)| *over == write);
+            self.behind = behind;
+            self.free.extend(free.into_iter().map(|(_, key, request)| (key, request)));
+        }
+    }
+
     /// The first moment at which something is due.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let moment = |held: &Held| match held.until {
@@ -54,8 +75,7 @@ impl Waiting {
 
     /// What a write over `extent` waits for, because another may still land there.
     pub(super) fn ghost(&self, map: usize, extent: Extent) -> Option<Until> {
-        let overlaps = |other: Extent| extent.start < other.end() && other.start < extent.end();
-        let ghost = |held: &&Held| held.write.is_none() && held.map == map && overlaps(held.extent);
+        let ghost = |held: &&Held| held.write.is_none() && held.map == map && overlap(held.extent, extent);
         self.held.iter().find(ghost).map(|held| held.until)
     }
 
@@ -96,7 +116,39 @@ impl Waiting {
     }
 }
 
+fn overlap(a: Extent, b: Extent) -> bool {
+    a.start < b.end() && b.start < a.end()
+}
+
 impl<F: Fabric> Multipath<F> {
+    /// Sends a client's request down a path; a write when none is under way over its sectors.
+    pub(super) fn begin(&mut self, key: usize, request: Request, now: Instant) {
+        if request.op.is_write() {
+            let map = self.ios[key].map;
+            let is_under = |io: &Io| io.writes && io.map == map && overlap(io.extent, request.extent);
+            if let Some((over, _)) = self.ios.iter().find(|(_, io)| is_under(io))
+                && !mutant::is_on(Mutant::OverlapsWrites)
+            {
+                return self.waiting.behind.push((over, key, request));
+            }
+            self.ios[key].writes = true;
+        }
+        self.route(key, request, now);
+    }
+
+    /// Writes go on that others were under way before.
+    pub(super) fn go_on(&mut self, now: Instant) {
+        while let Some((key, request)) = self.waiting.free.pop() {
+            self.begin(key, request, now);
+        }
+    }
+
+    /// Where writes to a unit that were given up may still land.
+    pub fn may_still_land(&self) -> impl Iterator<Item = (DeviceId, Extent)> + '_ {
+        let given_up = self.waiting.held.iter().filter(|held| held.write.is_none());
+        given_up.map(|held| (self.maps[held.map].unit, held.extent))
+    }
+
     /// A write came back from a path, and nobody knows whether it was done.
     pub(super) fn outcome_unknown(&mut self, path: PathId, key: usize, request: Request, error: IoError, now: Instant) {
         let io = &self.ios[key];
@@ -104,6 +156,8 @@ impl<F: Fabric> Multipath<F> {
         let gives_up = !self.maps[map].has_path() && !self.waits(map);
         let begun = self.waiting.begun_total;
         let until = match self.settings().retry_safety {
+            _ if mutant::is_on(Mutant::RetryWithoutFence) => None,
+            _ if mutant::is_on(Mutant::HoldTooShort) => Some(Until::Moment(now + Duration::from_millis(10))),
             RetrySafety::None => None,
             RetrySafety::Epoch => {
                 self.raise_epoch(map, epoch, now);
@@ -126,6 +180,7 @@ impl<F: Fabric> Multipath<F> {
             false => Some((key, request)),
         };
         match (until, write) {
+            (Some(_), None) if mutant::is_on(Mutant::GivenUpForgotten) => {}
             (Some(until), write) => self.waiting.held.push(Held { map, extent, until, write }),
             (None, Some((key, request))) => self.reroute(key, request, now),
             (None, None) => {}
@@ -153,7 +208,11 @@ impl<F: Fabric> Multipath<F> {
     pub(super) fn give_up_held(&mut self, map: usize) -> Vec<(usize, Request)> {
         self.waiting.escalate(|held| held.map == map && matches!(held.until, Until::Aborted(..)));
         let of_map = self.waiting.held.iter_mut().filter(|held| held.map == map);
-        of_map.filter_map(|held| held.write.take()).collect()
+        let given_up = of_map.filter_map(|held| held.write.take()).collect();
+        if mutant::is_on(Mutant::GivenUpForgotten) {
+            self.waiting.held.retain(|held| held.map != map);
+        }
+        given_up
     }
 
     /// Sees to it that nothing that is waited for lands any more: asks for it on every path that may be well, since what took one
@@ -238,7 +297,8 @@ impl<F: Fabric> Multipath<F> {
         let (_, number) = self.waiting.fencing.swap_remove(at);
         let (map, _) = self.place(path);
         self.note(map, Change::Fenced(path), now);
-        self.release(|held| matches!(held.until, Until::Fenced(of, begun) if of == path && begun < number), now);
+        let counts = |begun: u64| begun < number || mutant::is_on(Mutant::OlderFenceCounts);
+        self.release(|held| matches!(held.until, Until::Fenced(of, begun) if of == path && counts(begun)), now);
     }
 
     pub(super) fn not_fenced(&mut self, path: PathId) {

@@ -8,6 +8,7 @@ use super::selector::Load;
 use super::settings::{Grouping, Settings};
 use super::switchover::Switching;
 use super::trial::Trial;
+use crate::block::mutant::{self, Mutant};
 use crate::block::{DeviceId, Instant, IoError, Request};
 use crate::fabric::{Link, PathId, PathInfo};
 
@@ -189,6 +190,11 @@ pub struct Totals {
 }
 
 impl Path {
+    /// Whether it has answered anything since it was taken.
+    pub fn has_served(&self) -> bool {
+        self.served
+    }
+
     pub(super) fn new(id: PathId, settings: &Settings) -> Path {
         let start = Instant::START;
         Path {
@@ -292,6 +298,11 @@ impl Map {
         self.queue.len()
     }
 
+    /// Their bytes.
+    pub fn queued_bytes(&self) -> u64 {
+        self.queue_bytes
+    }
+
     /// What it did so far.
     pub fn totals(&self) -> Totals {
         self.totals
@@ -306,7 +317,8 @@ impl Map {
     pub(super) fn best(&self) -> Option<usize> {
         let rank = |at: &usize| {
             let Group { marginal, prio, order, .. } = &self.groups[*at];
-            (!marginal, *prio, order.len(), std::cmp::Reverse(*at))
+            let prio = if mutant::is_on(Mutant::WorstGroup) { -prio } else { *prio };
+            (!marginal, prio, order.len(), std::cmp::Reverse(*at))
         };
         (0..self.groups.len()).filter(|at| !self.groups[*at].order.is_empty()).max_by_key(rank)
     }

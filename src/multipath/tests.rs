@@ -9,7 +9,7 @@ use super::topology;
 use crate::block::*;
 use crate::disk::MemBank;
 use crate::fabric::PathId;
-use crate::fabric::emulated::{Emulated, Health};
+use crate::fabric::emulated::{Emulated, Health, Point};
 use crate::fabric::graph::{Alua, Graph, Preset};
 use crate::fabric::transport::Transport;
 
@@ -273,4 +273,83 @@ fn a_write_is_aborted_on_its_own_path_or_by_a_reset_of_the_unit() {
         let changes: Vec<Change> = lab.multipath.drain_changes().into_iter().map(|(_, _, change)| change).collect();
         assert!(steps.iter().all(|step| changes.contains(step)), "{health:?}: {changes:?}");
     }
+}
+
+/// A write is done and its answer lost. Another over the same sectors is sent meanwhile; then the first is sent again.
+#[test]
+fn a_write_that_is_sent_again_is_not_done_over_a_newer_one() {
+    let settings = Settings { polling_interval: Duration::from_secs(1), ..Settings::default() };
+    let transport = Transport { cmd_timeout: Duration::from_secs(1), max_retries: 0, ..Transport::FC };
+    let mut bank = MemBank::new();
+    bank.add(Limits::of_disk(Sectors(2048)));
+    let fabric = Emulated::new(bank, Preset::San.graph(), transport, 1);
+    let mut lab = Lab { multipath: Multipath::new(fabric, settings), now: Instant::START, ids: 0 };
+    let write = |byte: u8| Op::Write(Payload::copy_of(&[byte; 4096]), Durability::Volatile);
+    for hba in ["hba0", "hba1"] {
+        lab.set(hba, Health::Losing { frames: 1, at: Point::Answering });
+    }
+    lab.submit(write(1));
+    lab.pass(Duration::from_millis(500));
+    for hba in ["hba0", "hba1"] {
+        lab.set(hba, Health::Up);
+    }
+    lab.submit(write(2));
+    let done = lab.pass(Duration::from_secs(10));
+    assert_eq!(done.iter().map(|completion| completion.id.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(done.iter().all(|completion| completion.result.is_ok()));
+    assert_eq!(lab.multipath.fabric().bank().bytes(UNIT)[0], 2);
+}
+
+/// An outage, then service again; after a while another one. The wait of the first is over, that of the second begins anew.
+#[test]
+fn how_long_requests_wait_does_not_depend_on_an_earlier_outage() {
+    let second = Duration::from_secs(1);
+    let settings = Settings {
+        no_path_retry: NoPathRetry::Checks(5),
+        polling_interval: second,
+        max_polling_interval: second,
+        ..Settings::default()
+    };
+    let transport = Transport { cmd_timeout: second, max_retries: 0, fast_io_fail_tmo: Some(second), ..Transport::FC };
+    let mut bank = MemBank::new();
+    bank.add(Limits::of_disk(Sectors(2048)));
+    let fabric = Emulated::new(bank, Preset::San.graph(), transport, 1);
+    let mut lab = Lab { multipath: Multipath::new(fabric, settings), now: Instant::START, ids: 0 };
+    let set_both = |lab: &mut Lab, health: Health| ["hba0", "hba1"].map(|hba| lab.set(hba, health));
+    set_both(&mut lab, Health::Down);
+    lab.pass(3 * second);
+    set_both(&mut lab, Health::Up);
+    lab.pass(5 * second);
+    assert_eq!(lab.read(), Ok(()));
+    lab.pass(5 * second);
+    lab.set("hba0", Health::FailsIo);
+    lab.set("hba1", Health::Down);
+    lab.submit(Op::Read(Buf::stale(4096)));
+    assert!(lab.pass(5 * second).is_empty(), "it waits as long as was set");
+    assert_eq!(lab.pass(10 * second)[0].result, Err(IoError::Transport));
+}
+
+/// Checks are answered, later than anybody waits for them: paths come back once a second, and serve nothing.
+#[test]
+fn requests_do_not_wait_longer_for_paths_that_come_back_and_serve_nothing() {
+    let second = Duration::from_secs(1);
+    let settings = Settings {
+        no_path_retry: NoPathRetry::Checks(5),
+        checker: Checker::DirectIo,
+        checker_timeout: second,
+        polling_interval: second,
+        max_polling_interval: second,
+        ..Settings::default()
+    };
+    let transport = Transport { cmd_timeout: second, max_retries: 0, ..Transport::FC };
+    let mut bank = MemBank::new();
+    bank.add(Limits::of_disk(Sectors(2048)));
+    let fabric = Emulated::new(bank, Preset::SasDual.graph(), transport, 1);
+    let mut lab = Lab { multipath: Multipath::new(fabric, settings), now: Instant::START, ids: 0 };
+    for hba in ["hba0", "hba1"] {
+        lab.set(hba, Health::Slow(40_000));
+    }
+    lab.submit(Op::Read(Buf::stale(4096)));
+    let done = lab.pass(20 * second);
+    assert_eq!(done.first().map(|completion| completion.result), Some(Err(IoError::Transport)));
 }

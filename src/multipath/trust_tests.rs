@@ -49,7 +49,9 @@ impl Lab {
     fn submit(&mut self, op: Op) {
         self.ids += 1;
         let length = if matches!(op, Op::Flush) { Sectors::ZERO } else { Sectors(8) };
-        let request = Request { id: RequestId(self.ids), extent: Extent::new(Lba(0), length), op };
+        // Elsewhere than the one before: a write waits for others over its sectors.
+        let extent = Extent::new(Lba(self.ids % 128 * 8), length);
+        let request = Request { id: RequestId(self.ids), extent, op };
         self.multipath.submit(UNIT, request, self.now);
     }
 

@@ -31,7 +31,6 @@ pub mod locks;
 pub mod manage;
 pub mod member;
 pub mod member_layout;
-pub mod mutant;
 #[cfg(test)]
 mod operations;
 pub mod plan;
@@ -45,4 +44,5 @@ pub mod sync;
 mod tests;
 pub mod write_intent;
 
+pub use crate::block::mutant;
 pub use array::{Array, VOLUME};

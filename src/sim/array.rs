@@ -10,14 +10,19 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Failed;
-use super::losses::{account, earned, is_lost, may_fail, rows_of, sectors_of, taint};
+use super::fabrics::{Fabrics, Part, Side, cut_off_by, is_cut_off, mend};
+use super::losses::{account, earned_by_clients, is_lost, may_fail, rows_of, sectors_of, taint};
 use super::mending::agrees;
 use super::off::{Off, candidate, make, start};
+use super::path_rules::Rules;
 use super::shape::METADATA;
 use super::{CacheLoss, Choose, DiskModel, Shape, SimBank, Trace, World};
 use crate::block::{DeviceId, Extent, Lba, Sectors};
 use crate::disk::Fault;
-use crate::raid::Array;
+use crate::fabric::emulated::Health;
+use crate::fabric::{Fabric, PathId};
+use crate::multipath::Paths;
+use crate::multipath::map::Map;
 use crate::raid::assemble::{AssembleOptions, Remark};
 use crate::raid::compute::{Known, compare_copies, compare_parity};
 use crate::raid::create::joining;
@@ -26,17 +31,24 @@ use crate::raid::manage::ManageError;
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::set::SlotSet;
 use crate::raid::sync::SyncOptions;
+use crate::raid::{Array, VOLUME};
 
-/// The array under test: over disks that can have every fault.
-pub type SimArray = Array<Fault<SimBank>>;
+/// The array under test: over disks that can have every fault, and be reached by paths.
+pub type SimArray = Array<Paths<Fault<SimBank>>>;
+
+/// The array as its clients reach it.
+pub type SimStack = Paths<SimArray>;
 
 /// An array with its clients, and the disks in the same box, members or not.
 #[derive(Clone, Debug)]
 pub struct Lab {
     /// The array and its clients.
-    pub world: World<SimArray>,
+    pub world: World<SimStack>,
     pub(super) shape: Shape,
     pub(super) model: DiskModel,
+    pub(super) fabrics: Fabrics,
+    pub(super) seed: u64,
+    pub(super) rules: Rules,
     pub(super) disks: Vec<DeviceId>,
     /// What there was to say when it was assembled.
     pub(super) remarks: Vec<Remark>,
@@ -52,6 +64,33 @@ pub struct Lab {
     pub(super) taken: SlotSet,
 }
 
+/// What an administrator does to paths.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum PathOrder {
+    /// Fails one.
+    Fail,
+    /// Reinstates one.
+    Reinstate,
+    /// Has requests go down the group of this number.
+    SwitchGroup,
+}
+
+/// Does something with the maps of a side, or gives `false` if there are none.
+macro_rules! each_side {
+    ($lab:expr, $side:expr, $multipath:ident => $do:expr) => {
+        match $side {
+            Side::Volume => match $lab.world.stack.multipath_mut() {
+                Some($multipath) => $do,
+                None => false,
+            },
+            Side::Members => match $lab.world.stack.bank_mut().bank_mut().multipath_mut() {
+                Some($multipath) => $do,
+                None => false,
+            },
+        }
+    };
+}
+
 /// A row of a stripe: what silent damage never leaves.
 pub type Row = (StripeIndex, u64);
 
@@ -63,17 +102,26 @@ impl Lab {
 
     /// A new array on disks of a given model.
     pub fn on(shape: Shape, model: DiskModel, seed: u64) -> Lab {
+        Lab::reached(shape, model, Fabrics::NONE, seed)
+    }
+
+    /// A new array that is reached, and reaches its members, by fabrics.
+    pub fn reached(shape: Shape, model: DiskModel, fabrics: Fabrics, seed: u64) -> Lab {
         let mut bank = SimBank::new(seed);
         let disks: Vec<DeviceId> = shape.devices().map(|_| bank.add_disk(model)).collect();
         make(&mut bank, shape, &disks);
-        let array = match start(Fault::new(bank), &disks, AssembleOptions::default(), SyncOptions::UNLIMITED) {
+        let bank = fabrics.under(Fault::new(bank), &disks, seed);
+        let array = match start(bank, &disks, AssembleOptions::default(), SyncOptions::UNLIMITED) {
             Ok((array, _)) => array,
             Err((_, error)) => panic!("a new array does not assemble: {error}"),
         };
         Lab {
-            world: World::new(array, earned).with_account(account),
+            world: World::new(fabrics.over(array, seed), earned_by_clients).with_account(account),
             shape,
             model,
+            fabrics,
+            seed,
+            rules: Rules::default(),
             disks,
             remarks: Vec::new(),
             accepted: BTreeSet::new(),
@@ -96,22 +144,32 @@ impl Lab {
 
     /// The array.
     pub fn array(&self) -> &SimArray {
-        &self.world.stack
+        self.world.stack.bank()
     }
 
     /// The array, to be managed.
     pub fn array_mut(&mut self) -> &mut SimArray {
-        &mut self.world.stack
+        self.world.stack.bank_mut()
+    }
+
+    /// The faults of its disks, to be armed and disarmed.
+    pub fn faults_mut(&mut self) -> &mut Fault<SimBank> {
+        self.array_mut().bank_mut().bank_mut()
+    }
+
+    /// By what fabrics it is reached.
+    pub fn fabrics(&self) -> Fabrics {
+        self.fabrics
     }
 
     /// The disks.
     pub fn bank(&self) -> &SimBank {
-        self.array().bank().inner()
+        self.array().bank().bank().inner()
     }
 
     /// The disks, to be harmed.
     pub fn bank_mut(&mut self) -> &mut SimBank {
-        self.array_mut().bank_mut().inner_mut()
+        self.faults_mut().inner_mut()
     }
 
     /// Disks in the box, members or not.
@@ -128,6 +186,8 @@ impl Lab {
         let like = like.superblock.clone();
         let disk = self.bank_mut().add_disk(model);
         self.disks.push(disk);
+        let now = self.world.now();
+        self.array_mut().bank_mut().add_unit(disk, now);
         let (number, sync_size) = (self.array().next_device_number(), self.array().geometry().sync_size());
         let superblock = joining(&like, self.shape.device(disk), number, sync_size).expect("disks are of one size");
         self.array_mut().add(disk, superblock).map(|()| disk)
@@ -163,13 +223,16 @@ impl Lab {
         let owed = if dark { SlotSet::default() } else { self.owed() };
         let degraded = dark || self.may_be_missing();
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let Lab { world, shape, model, disks, remarks: _, accepted, liars, unchecked: _, whole: _, taken: _ } = self;
-        let (array, clients) = world.part();
+        let Lab { world, shape, model, fabrics, seed, rules, disks, accepted, liars, .. } = self;
+        let (stack, clients) = world.part();
         Off {
-            bank: array.into_bank(),
+            bank: stack.into_bank().into_bank().into_bank(),
             clients,
             shape,
             model,
+            fabrics,
+            seed,
+            rules: rules.without_power(),
             disks,
             accepted,
             liars,
@@ -232,7 +295,7 @@ impl Lab {
         for liar in self.liars.clone() {
             for extent in self.bank().unsettled(liar) {
                 let World { stack, oracle, .. } = &mut self.world;
-                taint(stack, oracle, liar, extent);
+                taint(stack.bank(), oracle, liar, extent);
             }
         }
         // It failed with the array, and nobody could write that down: it comes back as if it held all it should.
@@ -240,7 +303,7 @@ impl Lab {
             for disk in self.disks.clone() {
                 for extent in self.bank().lost(disk).collect::<Vec<_>>() {
                     let World { stack, oracle, .. } = &mut self.world;
-                    taint(stack, oracle, disk, extent);
+                    taint(stack.bank(), oracle, disk, extent);
                 }
             }
         }
@@ -292,17 +355,88 @@ impl Lab {
     pub fn note_losses(&mut self) {
         self.note_whole();
         let World { stack, oracle, .. } = &mut self.world;
+        let array = stack.bank();
         let unreadable = |member: &Member| {
             let data = Extent::new(member.data_offset(), self.shape.member);
-            !member.bad.is_empty() || stack.bank().inner().is_unreadable(member.device, data)
+            !member.bad.is_empty() || array.bank().bank().inner().is_unreadable(member.device, data)
         };
-        let whole = stack.degraded().is_empty() && !stack.members().iter().any(unreadable);
-        if whole && !self.disks.iter().any(|disk| may_fail(stack, *disk)) {
+        let whole = array.degraded().is_empty() && !array.members().iter().any(unreadable);
+        if whole && !is_cut_off(stack, VOLUME) && !self.disks.iter().any(|disk| may_fail(array, *disk)) {
             return;
         }
         let asked: BTreeSet<u64> = oracle.asked().flat_map(Extent::range).collect();
-        for lba in asked.into_iter().map(Lba).filter(|lba| earned(stack, *lba)) {
+        for lba in asked.into_iter().map(Lba).filter(|lba| earned_by_clients(stack, *lba)) {
             oracle.was_lost(lba);
+        }
+    }
+
+    /// Judges how the layers of paths behave, if there are any.
+    pub fn check_paths(&mut self) -> Result<(), Failed> {
+        if self.fabrics.any() {
+            let Lab { world, rules, fabrics, .. } = self;
+            rules.judge(world, *fabrics)?;
+        }
+        Ok(())
+    }
+
+    /// A component is as `health` says from now on. `false`: there is none.
+    pub fn set_health(&mut self, part: Part, health: Health) -> bool {
+        let now = self.world.now();
+        self.rules.harms += u64::from(health != Health::Up);
+        self.rules.look(&self.world);
+        let is_there = each_side!(self, part.side, multipath => {
+            let Some(component) = part.find(multipath.fabric().graph()) else { return false };
+            multipath.fabric_mut().set_health(component, health, now);
+            true
+        });
+        // What loses a frame may be well again by the next event.
+        self.rules.look(&self.world);
+        is_there
+    }
+
+    /// The units that would be cut off if a component were as `health` says.
+    pub fn cut_off_by(&self, part: Part, health: Health) -> Vec<DeviceId> {
+        match part.side {
+            Side::Volume => cut_off_by(&self.world.stack, part, health),
+            Side::Members => cut_off_by(self.array().bank(), part, health),
+        }
+    }
+
+    /// Fails or reinstates a path by order. `false`: there is none.
+    pub fn order_path(&mut self, side: Side, number: u16, order: PathOrder) -> bool {
+        let now = self.world.now();
+        self.rules.asked(side, now);
+        self.rules.harms += 1;
+        each_side!(self, side, multipath => {
+            match order {
+                PathOrder::Fail if usize::from(number) < multipath.fabric().paths().len() => {
+                    multipath.fail_path(PathId(number), now);
+                }
+                PathOrder::Reinstate if usize::from(number) < multipath.fabric().paths().len() => {
+                    multipath.reinstate_path(PathId(number), now);
+                }
+                PathOrder::SwitchGroup => {
+                    let units: Vec<DeviceId> = multipath.maps().iter().map(Map::unit).collect();
+                    let groups: Vec<usize> = multipath.maps().iter().map(|map| map.groups().len()).collect();
+                    for (unit, _) in units.into_iter().zip(groups).filter(|(_, count)| usize::from(number) < *count) {
+                        multipath.switch_group(unit, number.into(), now);
+                    }
+                }
+                PathOrder::Fail | PathOrder::Reinstate => return false,
+            }
+            true
+        })
+    }
+
+    /// All components are well again.
+    pub fn mend_fabrics(&mut self) {
+        let now = self.world.now();
+        self.rules.look(&self.world);
+        if let Some(multipath) = self.world.stack.multipath_mut() {
+            mend(multipath, now);
+        }
+        if let Some(multipath) = self.array_mut().bank_mut().multipath_mut() {
+            mend(multipath, now);
         }
     }
 
@@ -451,11 +585,11 @@ impl Lab {
     /// The same of rows that were written to since the last time. Those that somebody works on are left for the next.
     pub fn check_written(&mut self) -> Result<(), Failed> {
         let Lab { world, unchecked, .. } = self;
-        let World { stack, .. } = world;
-        for device in stack.bank().inner().devices() {
-            let written = stack.bank_mut().inner_mut().take_written(device);
-            if let Some(member) = stack.members().get(device) {
-                written.into_iter().for_each(|extent| unchecked.extend(rows_of(stack, member, extent)));
+        let array = world.stack.bank_mut();
+        for device in array.bank().bank().inner().devices() {
+            let written = array.bank_mut().bank_mut().inner_mut().take_written(device);
+            if let Some(member) = array.members().get(device) {
+                written.into_iter().for_each(|extent| unchecked.extend(rows_of(array, member, extent)));
             }
         }
         if !self.has_columns_to_compare() {
@@ -522,7 +656,10 @@ impl Lab {
                 sitting.into_iter().find(|member| member.standing(column.base, &rows) == Standing::Readable)?;
             let extent = member.on_device(column.base, &rows);
             let answers = self.bank().is_online(member.device) && !self.bank().is_hung(member.device);
-            let there = answers && !self.bank().is_unreadable(member.device, extent);
+            // What a flush has lost under paths, the array may not know before the answer is there.
+            let lost = |sectors: Extent| sectors.start < extent.end() && extent.start < sectors.end();
+            let is_lost = self.fabrics.members.is_some() && self.bank().lost(member.device).any(lost);
+            let there = answers && !is_lost && !self.bank().is_unreadable(member.device, extent);
             there.then(|| bytes::Bytes::from(self.bank().peek(member.device, extent)))
         };
         stripe.columns.iter().map(column).collect()
@@ -533,7 +670,7 @@ impl Lab {
     pub fn excuse_accepted(&mut self) {
         for row in self.accepted.clone() {
             let World { stack, oracle, .. } = &mut self.world;
-            sectors_of(stack, row).for_each(|lba| oracle.excuse(lba));
+            sectors_of(stack.bank(), row).for_each(|lba| oracle.excuse(lba));
         }
     }
 

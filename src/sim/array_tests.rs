@@ -159,7 +159,7 @@ fn a_bit_is_cleared_only_when_its_region_is_on_the_medium() {
     };
     // A slow disk, so that the daemon comes round before the caches are full and write back by themselves.
     let (disk, now) = (lab.disks()[0], lab.world.now());
-    lab.array_mut().bank_mut().arm(disk, FaultKind::Latency(Duration::from_millis(500)).into(), now).unwrap();
+    lab.faults_mut().arm(disk, FaultKind::Latency(Duration::from_millis(500)).into(), now).unwrap();
     write(&mut lab, left_alone);
     let marked = |lab: &Lab| lab.array().is_marked_dirty(left_alone.start);
     assert!(marked(&lab));

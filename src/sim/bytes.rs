@@ -7,10 +7,13 @@
 
 use std::time::Duration;
 
+use super::array::PathOrder;
+use super::fabrics::{Fabrics, Part, PartKind, Side};
 use super::scenario::{Act, Clients, CrashPoint, Disks, Moment, Regime, Scenario, Step, Target, When};
 use super::{CacheLoss, Choose, ClientOp, Shape};
 use crate::block::{Durability, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
+use crate::fabric::emulated::Health;
 use crate::raid::level::Level;
 
 /// Operations of a story, at most.
@@ -54,7 +57,11 @@ impl Scenario {
         let depth = 1 + bytes.below(6) as usize;
         let seed = bytes.below(256);
         let mut scenario = Scenario::new(seed, regime, array, Clients { depth, ops: Vec::new() });
-        scenario.disks = if bytes.below(8) == 7 { Disks::Hdd } else { Disks::Fixed };
+        match bytes.below(8) {
+            7 => scenario.disks = Disks::Hdd,
+            reached @ 4..7 => scenario.paths = Fabrics::ALL[reached as usize - 3],
+            _ => {}
+        }
         let mut writer = Writer { capacity: scenario.capacity(), bytes, scenario };
         while !writer.bytes.0.is_empty() && writer.scenario.clients.ops.len() < OPS {
             match writer.bytes.below(8) {
@@ -153,7 +160,13 @@ impl Writer<'_> {
     }
 
     fn act(&mut self) -> Act {
-        match self.bytes.below(32) {
+        let number = self.bytes.below(32);
+        if number >= 24
+            && let Some(act) = self.path_act()
+        {
+            return act;
+        }
+        match number {
             0 | 1 => Act::Stop(self.target()),
             2 => Act::Fail(self.target()),
             3 => Act::Remove(self.target()),
@@ -184,6 +197,29 @@ impl Writer<'_> {
             28 => Act::RotSuperblock(self.slot()),
             _ => self.fault(),
         }
+    }
+
+    /// Something is done to paths, where there are some.
+    fn path_act(&mut self) -> Option<Act> {
+        let paths = self.scenario.paths;
+        let side = match (paths.volume, paths.members) {
+            (None, None) => return None,
+            (Some(_), None) => Side::Volume,
+            (None, Some(_)) => Side::Members,
+            (Some(_), Some(_)) => [Side::Volume, Side::Members][self.bytes.below(2) as usize],
+        };
+        let kind = [PartKind::Hba, PartKind::Cable, PartKind::Switch, PartKind::Port][self.bytes.below(4) as usize];
+        let part = Part { side, kind, number: self.bytes.below(2) as u16 };
+        Some(match self.bytes.below(12) {
+            0 => Act::Path(side, PathOrder::Fail, self.bytes.below(4) as u16),
+            1 => Act::Path(side, PathOrder::Reinstate, self.bytes.below(4) as u16),
+            2 => Act::Path(side, PathOrder::SwitchGroup, self.bytes.below(2) as u16),
+            3 => Act::Component(part, Health::Down),
+            4 => Act::Component(part, Health::Stalled),
+            5 => Act::Component(part, Health::Slow(100)),
+            way @ 6..9 => Act::Component(part, Health::BlackHole { tx: way != 7, rx: way != 8 }),
+            _ => Act::Component(part, Health::Up),
+        })
     }
 
     fn loss(&mut self) -> CacheLoss {

@@ -880,7 +880,7 @@ mod tests {
     }
 
     fn summary_of(seed: u64) -> Summary {
-        let wish = Wish { level: Some(Level::Raid1), disks: Some(2), faults: Vec::new() };
+        let wish = Wish { level: Some(Level::Raid1), disks: Some(2), ..Wish::default() };
         let mut life = Life::live(&draw(seed, &wish), Effort::PLAIN, false);
         life.ending = match seed % 4 {
             0 => Ending::Pass,
@@ -1076,7 +1076,7 @@ mod tests {
 
     #[test]
     fn a_wish_that_some_seed_could_not_fulfil_is_refused() {
-        let wish = |level, disks| check_wish(&Wish { level, disks: Some(disks), faults: Vec::new() });
+        let wish = |level, disks| check_wish(&Wish { level, disks: Some(disks), ..Wish::default() });
         for (level, disks) in [(None, 2), (None, 33), (None, 0), (Some(Level::Raid6), 3), (Some(Level::Raid10), 2)] {
             assert!(wish(level, disks).is_err(), "{level:?} of {disks}");
         }

@@ -15,7 +15,7 @@ use super::life::{Copied, Watch};
 use super::mending::Unmended;
 use super::off::Off;
 use super::scenario::{Aftermath, Again, CrashPoint, Regime};
-use super::{CacheLoss, Choose, ClientOp, Failed, Failure, Mix, Odometer, Rng, Trace};
+use super::{CacheLoss, Choose, ClientOp, Failed, Mix, Odometer, Rng, Trace};
 use crate::block::{Bank, Extent, Lba, Marks, Sectors};
 use crate::raid::VOLUME;
 use crate::raid::assemble::AssembleError;
@@ -93,11 +93,12 @@ impl Onlooker<'_> {
     }
 
     /// One event, looked at. `Ok(false)`: nothing will happen by itself.
-    pub fn step(&mut self, lab: &mut Lab) -> Result<bool, Failure> {
+    pub fn step(&mut self, lab: &mut Lab) -> Result<bool, Failed> {
         lab.note_losses();
         let stepped = lab.world.step();
         self.look(lab);
-        stepped
+        lab.check_paths()?;
+        Ok(stepped?)
     }
 
     fn look(&mut self, lab: &mut Lab) {
@@ -113,26 +114,28 @@ impl Onlooker<'_> {
     }
 
     /// Lets every operation of a client be answered.
-    fn run_until_idle(&mut self, lab: &mut Lab) -> Result<(), Failure> {
+    fn run_until_idle(&mut self, lab: &mut Lab) -> Result<(), Failed> {
         for _ in 0..EVENTS_MAX {
             if lab.world.inflight() == 0 || !self.step(lab)? {
                 break;
             }
         }
-        lab.world.run_until_idle(0)
+        Ok(lab.world.run_until_idle(0)?)
     }
 
     /// Reads every sector of the volume.
-    fn read_all(&mut self, lab: &mut Lab) -> Result<(), Failure> {
+    fn read_all(&mut self, lab: &mut Lab) -> Result<(), Failed> {
         let mut script = lab.world.audit();
         for _ in 0..EVENTS_MAX {
+            lab.note_losses();
             let advanced = lab.world.advance(&mut script);
             self.look(lab);
+            lab.check_paths()?;
             if !advanced? {
                 return Ok(());
             }
         }
-        lab.world.run_until_idle(0)
+        Ok(lab.world.run_until_idle(0)?)
     }
 }
 
@@ -294,7 +297,7 @@ pub fn audit(lab: &mut Lab, views: Views, choose: &mut Rng, onlooker: &mut Onloo
         return Ok(0);
     }
     scrub(lab, onlooker)?;
-    let still_lies = lab.array().bank().list().iter().any(|fault| fault.spec.kind.is_silent());
+    let still_lies = lab.array().bank().bank().list().iter().any(|fault| fault.spec.kind.is_silent());
     if lab.world.oracle.excused() > 0 && !still_lies {
         repair(lab, onlooker)?;
     }

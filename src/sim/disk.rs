@@ -244,6 +244,12 @@ impl SimBank {
         self.disks[device.0 as usize].lost.iter().map(extent)
     }
 
+    /// Requests in flight are gone without a completion and without effect: nobody is there who waits for them.
+    pub fn forget_requests(&mut self) {
+        self.inflight.take_all();
+        self.disks.iter_mut().for_each(|disk| disk.arm = Arm::default());
+    }
+
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
     /// completion, caches are empty, and each sector is one of the versions `loss` allows.
     pub fn power_cut(&mut self, loss: CacheLoss, choose: &mut impl Choose) {

@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use super::fabrics::Fabrics;
+use super::path_stories::PathTeller;
 use super::scenario::{Act, Clients, Disks, Moment, Regime, Scenario, Step, Target, When};
 use super::{CacheLoss, Mix, Rng, Shape};
 use crate::block::{Extent, Lba, Sectors};
@@ -24,6 +26,8 @@ pub struct Wish {
     pub disks: Option<usize>,
     /// Only these faults; all if empty.
     pub faults: Vec<Harm>,
+    /// These paths: what fails there is drawn beside what fails otherwise, which stays as it is.
+    pub paths: Fabrics,
 }
 
 /// What can be done to a disk.
@@ -160,9 +164,13 @@ pub fn draw(seed: u64, wish: &Wish) -> Scenario {
     if rng.chance(10) {
         scenario.disks = Disks::Hdd;
     }
+    // From a stream of their own: without paths a seed's life is as it would be if there were none.
+    let paths = Rng::new(seed, 107);
+    scenario.paths = wish.paths;
     let mut teller = Teller { rng: Rng::new(seed, 106), allowed: allowed(seed, wish, level), scenario, harms: 0 };
     teller.tell();
-    teller.scenario
+    let scenario = teller.scenario;
+    if scenario.paths.any() { PathTeller::new(paths, scenario).tell() } else { scenario }
 }
 
 /// The faults a seed may use.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::explain::slots_words;
+use super::path_rules::Broken;
 use super::{Failure, Rule, Scenario};
 use crate::block::DeviceId;
 use crate::raid::assemble::AssembleError;
@@ -56,6 +57,8 @@ pub enum Failed {
     },
     /// The array failed, though enough members were left.
     ArrayFailed,
+    /// A layer of paths broke a rule.
+    Paths(Broken),
     /// A broken invariant.
     Panicked(String),
 }
@@ -88,6 +91,12 @@ impl From<Failure> for Failed {
     }
 }
 
+impl From<Broken> for Failed {
+    fn from(broken: Broken) -> Failed {
+        Failed::Paths(broken)
+    }
+}
+
 impl Failed {
     /// What makes it the same as another.
     pub fn reason(&self) -> Reason {
@@ -106,6 +115,7 @@ impl Failed {
             Failed::Overlooked { .. } => other("mismatch overlooked"),
             Failed::MendedWrong { .. } => other("mended wrong"),
             Failed::ArrayFailed => other("array failed"),
+            Failed::Paths(broken) => other(broken.rule),
             // Numbers differ from run to run of a shrinking scenario.
             Failed::Panicked(message) => {
                 let words: String = message.chars().filter(|c| !c.is_ascii_digit()).take(48).collect();
@@ -150,6 +160,7 @@ impl fmt::Display for Failed {
                     stripe.0
                 )
             }
+            Failed::Paths(broken) => write!(f, "{broken}"),
             Failed::ArrayFailed => f.write_str("the array failed, though enough members were left"),
             Failed::Panicked(message) => write!(f, "panic: {message}"),
         }

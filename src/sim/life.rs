@@ -13,16 +13,18 @@ use super::array::Lab;
 use super::coverage::Coverage;
 use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on};
 use super::explain::{assembled_words, event_words, strike_words};
+use super::fabrics::{Part, Side};
 use super::off::Off;
 use super::scenario::{Act, Aftermath, Again, CrashPoint, Moment, Regime, Scenario, Target, When};
 use super::strikes::{Seen, Situation, count_act, count_cut};
 use super::{CacheLoss, ClientOp, Failed, Finding, OpId, Rng, SimBank, Trace};
 use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
 use crate::disk::{FaultKind, FaultSpec};
+use crate::fabric::emulated::Health;
 use crate::raid::band::Phase;
 use crate::raid::control::Event;
 use crate::raid::level::Level;
-use crate::raid::member::Place;
+use crate::raid::member::{Member, Place};
 use crate::raid::set::SlotSet;
 use crate::raid::sync::{Scrub, SyncAction, SyncOptions};
 
@@ -275,8 +277,8 @@ const QUIET: Duration = Duration::from_secs(12);
 impl<'a> Life<'a> {
     fn new(scenario: &'a Scenario, effort: Effort, watch: &'a mut dyn Watch) -> Life<'a> {
         let model = scenario.disks.model(&scenario.array);
-        let mut lab = Lab::on(scenario.array, model, scenario.seed);
-        lab.array_mut().bank_mut().keep_strikes();
+        let mut lab = Lab::reached(scenario.array, model, scenario.paths, scenario.seed);
+        lab.faults_mut().keep_strikes();
         Life {
             scenario,
             effort,
@@ -383,7 +385,7 @@ impl<'a> Life<'a> {
         self.situation.take(lab.array());
         let stepped = lab.world.step();
         self.seen.count(&mut self.report.coverage, &self.situation, lab.array());
-        for strike in lab.array_mut().bank_mut().take_strikes() {
+        for strike in lab.faults_mut().take_strikes() {
             if !matches!(strike.kind, FaultKind::Latency(_)) {
                 self.tell(strike_words(&strike));
             }
@@ -397,6 +399,7 @@ impl<'a> Life<'a> {
         };
         let lab = self.lab_mut();
         lab.array().check_invariants();
+        lab.check_paths()?;
         lab.check_written()?;
         let lab = self.lab();
         if lab.world.events().is_multiple_of(CHECK_ALL) {
@@ -666,7 +669,7 @@ impl<'a> Life<'a> {
             Act::Fault(_, kind, _, times) => {
                 let spec =
                     FaultSpec { times, range: kind.takes_range().then_some(extent).flatten(), ..FaultSpec::new(kind) };
-                if lab.array_mut().bank_mut().arm(device, spec, now).is_err() {
+                if lab.faults_mut().arm(device, spec, now).is_err() {
                     return Done::Nothing;
                 }
                 if kind == FaultKind::FlushLie {
@@ -702,11 +705,41 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// A component of a fabric changes. Where faults know a budget, what it cuts off can be lost.
+    fn change_component(&mut self, part: Part, health: Health) -> Done {
+        let budgeted = self.scenario.regime == Regime::Budgeted;
+        let lab = self.lab_mut();
+        if part.side == Side::Members && health != Health::Up && budgeted {
+            let lost: Vec<DeviceId> = lab
+                .cut_off_by(part, health)
+                .into_iter()
+                .filter(|unit| lab.array().members().get(*unit).is_some_and(Member::serves))
+                .collect();
+            let can_be_lost = match lost[..] {
+                [] => true,
+                [device] => lab.can_lose(device, None),
+                _ => false,
+            };
+            if !can_be_lost {
+                return Done::HeldBack;
+            }
+        }
+        match (lab.set_health(part, health), health) {
+            (false, _) => Done::Nothing,
+            (true, Health::Up) => Done::Managed,
+            (true, _) => Done::Harm,
+        }
+    }
+
     fn act_on_all(&mut self, act: Act) -> Done {
+        if let Act::Component(part, health) = act {
+            return self.change_component(part, health);
+        }
         let lab = self.lab_mut();
         let end = Lba(lab.array().geometry().capacity().0);
         match act {
             Act::Add => return managed(lab.add_disk().is_ok()),
+            Act::Path(side, order, number) => return managed(lab.order_path(side, number, order)),
             Act::Check => lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end),
             Act::Repair { trust_data } => lab.array_mut().start_scrub(Scrub::Repair { trust_data }, Lba(0)..end),
             Act::Freeze => lab.array_mut().set_sync_options(SyncOptions { frozen: true, ..SyncOptions::UNLIMITED }),
@@ -753,9 +786,10 @@ impl<'a> Life<'a> {
 
     fn mend(&mut self) {
         let lab = self.lab_mut();
-        lab.array_mut().bank_mut().clear();
+        lab.faults_mut().clear();
         self.seen.forget_armed();
         let lab = self.lab_mut();
+        lab.mend_fabrics();
         for disk in lab.disks().to_vec() {
             let bank = lab.bank_mut();
             bank.end_hang(disk);
@@ -767,7 +801,7 @@ impl<'a> Life<'a> {
 
     fn start_again(&mut self, index: usize) -> Result<(), End> {
         let dark = self.has_dark_steps(index);
-        let off = self.lab.take().expect("it is there").switch_off(dark);
+        let off = self.lab.take().expect("it is there").switch_off(dark).without_ghosts();
         self.switch_on(index, off)
     }
 
@@ -904,6 +938,7 @@ impl<'a> Life<'a> {
                 return Ok(());
             }
             let lab = self.lab.as_mut().expect("it is there");
+            lab.check_paths()?;
             let more = Onlooker { told: &mut self.told, watch: self.watch }.step(lab)?;
             if !more || self.is_at_rest() {
                 break;
@@ -1017,7 +1052,9 @@ impl Act {
             | Act::Rest
             | Act::Restart
             | Act::PowerCut(_)
-            | Act::Mend => None,
+            | Act::Mend
+            | Act::Component(..)
+            | Act::Path(..) => None,
         }
     }
 

@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::Oracle;
-use super::array::{Row, SimArray};
+use super::array::{Row, SimArray, SimStack};
+use super::fabrics::is_cut_off;
 use crate::block::{DeviceId, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
+use crate::raid::VOLUME;
 use crate::raid::geometry::{Column, Role, Slot};
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::superblock::MemberRole;
@@ -47,8 +49,10 @@ pub(super) fn taint(array: &SimArray, oracle: &mut Oracle, device: DeviceId, ext
 
 /// Tells the oracle what silent faults have touched since the last time, and what could not be read: a write may have
 /// mended that by the time the error arrives.
-pub(super) fn account(array: &mut SimArray, oracle: &mut Oracle) {
-    for strike in array.bank_mut().unseen_strikes().to_vec() {
+pub(super) fn account(stack: &mut SimStack, oracle: &mut Oracle) {
+    oracle.may_still_land(landing(stack));
+    let array = stack.bank_mut();
+    for strike in array.bank_mut().bank_mut().unseen_strikes().to_vec() {
         if !strike.kind.is_silent() {
             continue;
         }
@@ -59,7 +63,7 @@ pub(super) fn account(array: &mut SimArray, oracle: &mut Oracle) {
             }
         }
     }
-    for (device, extent) in array.bank_mut().inner_mut().take_unreadable() {
+    for (device, extent) in array.bank_mut().bank_mut().inner_mut().take_unreadable() {
         let Some(member) = array.members().get(device) else { continue };
         for row in rows_of(array, member, extent) {
             sectors_of(array, row).filter(|lba| earned(array, *lba)).for_each(|lba| oracle.was_lost(lba));
@@ -71,7 +75,7 @@ pub(super) fn account(array: &mut SimArray, oracle: &mut Oracle) {
 fn note_misled(array: &SimArray, oracle: &mut Oracle, device: DeviceId, asked: Extent, distance: i64) {
     let Some(member) = array.members().get(device) else { return };
     let landing = asked.start.0.checked_add_signed(distance).map(|start| Extent::new(Lba(start), asked.length));
-    if landing.is_none_or(|landing| !array.bank().inner().is_unreadable(device, landing)) {
+    if landing.is_none_or(|landing| !array.bank().bank().inner().is_unreadable(device, landing)) {
         return;
     }
     for row in rows_of(array, member, asked) {
@@ -106,7 +110,7 @@ pub(super) fn is_lost(array: &SimArray, column: &Column, row: u64) -> bool {
 /// The same, if these sectors of a device cannot be read either.
 fn is_lost_with(array: &SimArray, column: &Column, row: u64, with: Option<(DeviceId, Extent)>) -> bool {
     let rows = row..row + 1;
-    let bank = array.bank().inner();
+    let bank = array.bank().bank().inner();
     !array.members().in_slot(column.slot).any(|member| {
         member.standing(column.base, &rows) == Standing::Readable
             && !may_fail(array, member.device)
@@ -118,10 +122,33 @@ fn is_lost_with(array: &SimArray, column: &Column, row: u64, with: Option<(Devic
     })
 }
 
-/// Whether requests of a disk may fail for a fault that somebody gave it.
+/// Sectors of the volume in which a write may still land that a map has given up: over the array, or under it.
+fn landing(stack: &SimStack) -> BTreeSet<u64> {
+    let mut sectors = BTreeSet::new();
+    if let Some(multipath) = stack.multipath() {
+        sectors.extend(multipath.may_still_land().flat_map(|(_, extent)| extent.range()));
+    }
+    let array = stack.bank();
+    if let Some(multipath) = array.bank().multipath() {
+        for (device, extent) in multipath.may_still_land() {
+            let Some(member) = array.members().get(device) else { continue };
+            let rows = rows_of(array, member, extent);
+            sectors.extend(rows.into_iter().flat_map(|row| sectors_of(array, row)).map(|lba| lba.0));
+        }
+    }
+    sectors
+}
+
+/// Whether requests of a disk may fail for a fault that somebody gave it, or its paths.
 pub(super) fn may_fail(array: &SimArray, device: DeviceId) -> bool {
     let fails = |fault: &crate::disk::ArmedFault| fault.device == device && fault.spec.kind.is_error();
-    array.bank().list().iter().any(fails) || array.bank().inner().may_fail(device)
+    let bank = array.bank().bank();
+    bank.list().iter().any(fails) || bank.inner().may_fail(device) || is_cut_off(array.bank(), device)
+}
+
+/// The same as clients see it, who may be cut off from the volume.
+pub(super) fn earned_by_clients(stack: &SimStack, lba: Lba) -> bool {
+    is_cut_off(stack, VOLUME) || earned(stack.bank(), lba)
 }
 
 /// Whether faults that are really there leave too little of a sector: what the array believes of its members is taken

@@ -27,6 +27,7 @@ mod disk;
 pub mod draw;
 pub mod exhaust;
 pub mod explain;
+pub mod fabrics;
 pub mod failover;
 mod finding;
 pub mod gaps;
@@ -38,6 +39,10 @@ mod mending;
 mod mutant_tests;
 pub mod off;
 mod oracle;
+pub mod path_rules;
+mod path_stories;
+#[cfg(test)]
+mod path_tests;
 mod queue;
 #[cfg(test)]
 mod regressions;

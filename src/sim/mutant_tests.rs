@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::array::Lab;
+use super::fabrics::Fabrics;
 use super::{CacheLoss, Cuts, Effort, Failed, Rng, Scenario, Shape, Verdict, Wish, draw, live};
 use crate::block::{DeviceId, Durability, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
@@ -191,7 +192,7 @@ fn a_cleared_bit_means_that_the_region_is_on_the_medium() {
         // A slow disk, so that the daemon comes round before the caches are full and write back by themselves.
         let now = lab.world.now();
         let slow = FaultKind::Latency(Duration::from_millis(500));
-        lab.array_mut().bank_mut().arm(DeviceId(0), slow.into(), now).expect("it can be slow");
+        lab.faults_mut().arm(DeviceId(0), slow.into(), now).expect("it can be slow");
         write(&mut lab, 0, Durability::Volatile)?;
         while lab.array().is_marked_dirty(Lba(0)) || lab.array().is_recording() {
             write(&mut lab, 288, Durability::Volatile)?;
@@ -263,4 +264,21 @@ fn members_one_event_behind_catch_up_first() {
         }
         Ok(())
     });
+}
+
+/// Bugs of a multipath layer show in drawn lives with paths over and under the array.
+#[test]
+fn every_mutant_of_paths_is_found_by_drawn_lives() {
+    const SEEDS: u64 = 60;
+    let wish = Wish { paths: Fabrics::BOTH, ..Wish::default() };
+    for mutant in Mutant::ALL.iter().copied().filter(|mutant| mutant.is_of_paths()) {
+        let effort = Effort { cuts: Cuts::Every(331), ..Effort::PLAIN };
+        let fails = |seed: &u64| {
+            let _on = switch_on(Some(mutant));
+            matches!(live(&draw(*seed, &wish), effort).1, Verdict::Finding(_))
+        };
+        let found = (0..SEEDS).find(fails);
+        let seed = found.unwrap_or_else(|| panic!("{mutant} lives through {SEEDS} seeds: {}", mutant.breaks()));
+        println!("{mutant}: found by seed {seed}");
+    }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::array::{Lab, Row, SimArray};
+use super::array::{Lab, Row, SimArray, SimStack};
+use super::fabrics::Fabrics;
 use super::losses::{earned, sectors_without_member};
+use super::path_rules::Rules;
 use super::shape::METADATA;
 use super::world::Waiting;
 use super::{DiskModel, Shape, SimBank, Snapshot};
 use crate::block::{Bank, DeviceId, Durability, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
+use crate::multipath::Paths;
 use crate::raid::Array;
 use crate::raid::assemble::{AssembleError, AssembleOptions, Candidate, Remark, assemble};
 use crate::raid::bitmap_super::{BitmapHeader, BitmapImage};
@@ -54,9 +57,12 @@ pub(super) fn candidate(bank: &SimBank, disk: DeviceId) -> Option<Candidate> {
 #[derive(Clone, Debug)]
 pub struct Off {
     pub(super) bank: Fault<SimBank>,
-    pub(super) clients: Waiting<SimArray>,
+    pub(super) clients: Waiting<SimStack>,
     pub(super) shape: Shape,
     pub(super) model: DiskModel,
+    pub(super) fabrics: Fabrics,
+    pub(super) seed: u64,
+    pub(super) rules: Rules,
     pub(super) disks: Vec<DeviceId>,
     pub(super) accepted: BTreeSet<Row>,
     pub(super) liars: BTreeSet<DeviceId>,
@@ -73,6 +79,16 @@ pub struct Off {
 }
 
 impl Off {
+    /// What paths still carried when the array was stopped is gone with them: it had been given up.
+    #[must_use]
+    pub(super) fn without_ghosts(mut self) -> Off {
+        if self.fabrics.any() {
+            self.bank.forget_requests();
+            self.bank.inner_mut().forget_requests();
+        }
+        self
+    }
+
     /// The disks.
     pub fn bank(&self) -> &SimBank {
         self.bank.inner()
@@ -174,7 +190,8 @@ impl Off {
         if self.in_sync_events(&others) < self.in_sync_events(&self.disks) || !self.accepted.is_empty() {
             return false;
         }
-        let started = start(self.bank.clone(), &others, AssembleOptions::default(), SyncOptions::UNLIMITED);
+        let bank = Paths::Direct(self.bank.clone());
+        let started = start(bank, &others, AssembleOptions::default(), SyncOptions::UNLIMITED);
         let Ok((array, _)) = started else { return false };
         (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
     }
@@ -196,24 +213,25 @@ impl Off {
     pub fn split(&mut self, device: DeviceId) -> bool {
         let mut bank = self.bank.clone();
         bank.inner_mut().bring_back(device);
+        let bank = Paths::Direct(bank);
         let Ok((array, _)) = start(bank, &[device], AssembleOptions::default(), SyncOptions::UNLIMITED) else {
             return false;
         };
         let whole = Extent::new(Lba(0), array.geometry().capacity());
-        let mut half = self.clients.clone().join(array);
+        let mut half = self.clients.clone().join(Paths::Direct(array));
         half.wake();
         half.submit_write(whole, Durability::Fua);
-        half.stack.stop();
-        while !half.stack.is_stopped() {
+        half.stack.bank_mut().stop();
+        while !half.stack.bank().is_stopped() {
             if !half.step().is_ok_and(|more| more) {
                 break;
             }
         }
-        if !half.stack.is_stopped() {
+        if !half.stack.bank().is_stopped() {
             return false;
         }
-        let data = half.stack.members().get(device).expect("it was started of it").data_offset();
-        let mut bank = half.stack.into_bank();
+        let data = half.stack.bank().members().get(device).expect("it was started of it").data_offset();
+        let mut bank = half.stack.into_bank().into_bank().into_bank();
         // What nobody else has ever written: should it be seen beside the others, it is garbage.
         let apart = [0xa5].repeat((self.shape.member.0 * u64::from(self.shape.grain)) as usize);
         bank.inner_mut().write_media(device, data, &apart);
@@ -267,6 +285,9 @@ impl Off {
             clients,
             shape,
             model,
+            fabrics,
+            seed,
+            rules,
             disks,
             mut accepted,
             liars,
@@ -276,7 +297,7 @@ impl Off {
             copies,
             made_anew,
         } = self;
-        match start(bank, &disks, options, sync) {
+        match start(fabrics.under(bank, &disks, seed), &disks, options, sync) {
             Ok((array, remarks)) => {
                 // Of a disk and its copy one takes part at the most; the other one is taken away.
                 let mut disks = disks;
@@ -284,24 +305,38 @@ impl Off {
                     let left = if array.members().get(copy).is_some() { original } else { copy };
                     disks.retain(|disk| *disk != left);
                 }
-                let mut world = clients.join(array);
+                let mut world = clients.join(fabrics.over(array, seed));
                 world.wake();
                 if force && remarks.contains(&Remark::ForcedClean) {
                     accepted.extend(&in_doubt);
-                    for lba in sectors_without_member(&world.stack, &in_doubt) {
+                    for lba in sectors_without_member(world.stack.bank(), &in_doubt) {
                         world.oracle.excuse(lba);
                     }
                 }
                 // Old members stand beside newer ones: any sector may be of any time.
                 if made_anew || remarks.iter().any(|remark| matches!(remark, Remark::ForcedIn { .. })) {
-                    let geometry = world.stack.geometry();
+                    let geometry = world.stack.bank().geometry();
                     let rows = |index| (0..geometry.stripe(index).rows.0).map(move |row| (index, row));
                     accepted.extend((0..geometry.stripes()).map(StripeIndex).flat_map(rows));
                     (0..geometry.capacity().0).for_each(|lba| world.oracle.excuse(Lba(lba)));
                 }
-                let lost = world.stack.degraded();
+                let lost = world.stack.bank().degraded();
                 let (whole, taken, unchecked) = (owed - lost, owed & lost, BTreeSet::new());
-                Ok(Lab { world, shape, model, disks, remarks, accepted, liars, unchecked, whole, taken })
+                Ok(Lab {
+                    world,
+                    shape,
+                    model,
+                    fabrics,
+                    seed,
+                    rules,
+                    disks,
+                    remarks,
+                    accepted,
+                    liars,
+                    unchecked,
+                    whole,
+                    taken,
+                })
             }
             Err((bank, error)) => {
                 let bank = *bank;
@@ -310,6 +345,9 @@ impl Off {
                     clients,
                     shape,
                     model,
+                    fabrics,
+                    seed,
+                    rules,
                     disks,
                     accepted,
                     liars,
@@ -328,14 +366,19 @@ impl Off {
 type Started = Result<(SimArray, Vec<Remark>), (Box<Fault<SimBank>>, AssembleError)>;
 
 /// After a power cut what a read returns is what is on the medium, and after a clean stop what counts is on both.
-pub(super) fn start(bank: Fault<SimBank>, disks: &[DeviceId], options: AssembleOptions, sync: SyncOptions) -> Started {
-    let there = disks.iter().filter(|disk| bank.inner().is_online(**disk));
-    let candidates = there.filter_map(|disk| candidate(bank.inner(), *disk)).collect();
+pub(super) fn start(
+    bank: Paths<Fault<SimBank>>,
+    disks: &[DeviceId],
+    options: AssembleOptions,
+    sync: SyncOptions,
+) -> Started {
+    let there = disks.iter().filter(|disk| bank.bank().inner().is_online(**disk));
+    let candidates = there.filter_map(|disk| candidate(bank.bank().inner(), *disk)).collect();
     match assemble(candidates, options) {
         Ok(assembly) => {
             let array = Array::start(bank, assembly.geometry, assembly.start, sync);
             Ok((array, assembly.remarks))
         }
-        Err(error) => Err((Box::new(bank), error)),
+        Err(error) => Err((Box::new(bank.into_bank()), error)),
     }
 }

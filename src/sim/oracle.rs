@@ -94,6 +94,10 @@ pub struct Oracle {
     failed: BTreeSet<OpId>,
     /// Where writes have failed since the last crash.
     failed_at: Vec<Extent>,
+    /// Sectors where a write that failed may still land.
+    landing: BTreeSet<u64>,
+    /// Writes that failed there, with the moment at which they did.
+    loose: Vec<(OpId, Extent, u64)>,
     /// Sectors that could not be had for a moment, and when that was last.
     lost_at: BTreeMap<u64, u64>,
     no_error_is_earned: bool,
@@ -162,6 +166,8 @@ impl Oracle {
             inflight: BTreeMap::new(),
             failed: BTreeSet::new(),
             failed_at: Vec::new(),
+            landing: BTreeSet::new(),
+            loose: Vec::new(),
             lost_at: BTreeMap::new(),
             no_error_is_earned: false,
             clock: 0,
@@ -214,6 +220,40 @@ impl Oracle {
     /// At this moment too little of `lba` could be read: operations under way may fail for it.
     pub fn was_lost(&mut self, lba: Lba) {
         self.lost_at.insert(lba.0, self.clock);
+    }
+
+    /// At this moment writes that have failed may still land in these sectors and no others: whoever carried them has given them up,
+    /// and cannot say yet that they are over. Writes over them that were submitted since are not carried out before.
+    pub fn may_still_land(&mut self, sectors: BTreeSet<u64>) {
+        if sectors == self.landing {
+            return;
+        }
+        self.landing = sectors;
+        let landing = &self.landing;
+        let is_loose = |extent: &Extent| extent.range().any(|lba| landing.contains(&lba));
+        let (loose, over): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.loose).into_iter().partition(|(_, extent, _)| is_loose(extent));
+        self.loose = loose;
+        for (op, extent, failed) in over {
+            self.is_over(op, extent, failed);
+        }
+    }
+
+    /// A write that has failed lands no more. What was submitted over it after it had failed has waited for that.
+    fn is_over(&mut self, op: OpId, extent: Extent, failed: u64) {
+        self.clock += 1;
+        let now = self.clock;
+        let overlaps = |other: &Extent| extent.start < other.end() && other.start < extent.end();
+        let waited: Vec<(OpId, Extent)> = self
+            .inflight
+            .iter()
+            .filter(|(id, of)| matches!(of.kind, Kind::Write(_)) && id.0 > failed && overlaps(&of.extent))
+            .map(|(id, of)| (*id, of.extent))
+            .collect();
+        self.change_versions(op, extent, |version| version.done_by = version.done_by.min(now));
+        for (id, extent) in waited {
+            self.change_versions(id, extent, |version| version.current_after = version.current_after.max(now));
+        }
     }
 
     /// Where writes have failed since the last crash: they may have happened in part.
@@ -276,7 +316,11 @@ impl Oracle {
         let now = self.clock;
         self.failed.insert(op);
         self.failed_at.push(extent);
-        self.change_versions(op, extent, |version| version.done_by = version.done_by.min(now));
+        if extent.range().any(|lba| self.landing.contains(&lba)) {
+            self.loose.push((op, extent, now));
+        } else {
+            self.change_versions(op, extent, |version| version.done_by = version.done_by.min(now));
+        }
         self.judge_error(op, extent, error, earned)
     }
 
@@ -361,6 +405,8 @@ impl Oracle {
         self.crashes += 1;
         self.inflight.clear();
         self.failed_at.clear();
+        self.landing.clear();
+        self.loose.clear();
         let (now, flushed_before) = (self.clock, self.flushed_before);
         self.close_sectors(|sector| sector.crash(now, flushed_before));
     }

@@ -31,6 +31,9 @@
 //! do = "power-cut per-sector"
 //! ```
 //!
+//! With `[paths]`, `volume = "san"` and `members = "sas-dual"`, fabrics lie over and under the array, and steps can have their
+//! components fail.
+//!
 //! The words are those of [`When`], [`Act`] and [`ClientOp`], which see.
 
 use std::collections::BTreeSet;
@@ -39,9 +42,12 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::array::PathOrder;
+use super::fabrics::{Fabrics, Part, PartKind, Side};
 use super::{CacheLoss, ClientOp, DiskModel, Hdd, Shape, Timing};
-use crate::block::{Extent, Lba, Sectors};
+use crate::block::{DeviceId, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
+use crate::fabric::emulated::Health;
 
 /// The version of the files this program writes and reads.
 pub const SCHEMA: &str = "raidlab-scenario/v1";
@@ -57,6 +63,9 @@ pub struct Scenario {
     pub regime: Regime,
     /// The array.
     pub array: Shape,
+    /// How clients reach it, and it its disks.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub paths: Fabrics,
     /// How its disks take their time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disks: Disks,
@@ -252,6 +261,12 @@ pub enum Act {
     Split(Target),
     /// `rot-superblock slot-1`: bytes of its superblock change.
     RotSuperblock(Target),
+    /// `component volume switch-1 down`: from now on it is so, in the words of [`Health`], `losing=3,answering` and the like.
+    ///
+    /// None corrupts: an array without checksums passes on what it is given, and no rule could say what a read may return.
+    Component(Part, Health),
+    /// `fail-path volume 3`, `reinstate-path members 0`, `switch-group volume 1`: by order, by its number.
+    Path(Side, PathOrder, u16),
 }
 
 /// Where the power of a copy is cut, and what is done with what comes back.
@@ -323,7 +338,17 @@ pub enum ScenarioError {
 impl Scenario {
     /// A scenario without steps.
     pub fn new(seed: u64, regime: Regime, array: Shape, clients: Clients) -> Scenario {
-        Scenario { schema: Schema, seed, regime, array, disks: Disks::Fixed, clients, steps: Vec::new(), crash: None }
+        Scenario {
+            schema: Schema,
+            seed,
+            regime,
+            array,
+            paths: Fabrics::NONE,
+            disks: Disks::Fixed,
+            clients,
+            steps: Vec::new(),
+            crash: None,
+        }
     }
 
     /// Reads a scenario file's text.
@@ -344,6 +369,16 @@ impl Scenario {
     /// The size of its volume.
     pub fn capacity(&self) -> Sectors {
         self.array.volume().capacity
+    }
+
+    /// Whether the fabric has such a component, or may have it when disks are added.
+    fn has_component(&self, part: Part) -> bool {
+        let units: Vec<DeviceId> = match part.side {
+            Side::Volume => vec![DeviceId(0)],
+            Side::Members => self.array.devices().collect(),
+        };
+        let is_port_of_disk = part.side == Side::Members && part.kind == PartKind::Port;
+        is_port_of_disk || self.paths.of(part.side).is_some_and(|preset| part.find(&preset.graph_for(&units)).is_some())
     }
 
     /// Operations and steps together: what shrinking makes fewer.
@@ -384,6 +419,19 @@ impl Scenario {
                 && !(extent.start.0.is_multiple_of(block.0) && extent.length.0.is_multiple_of(block.0))
             {
                 return misfit(part, format!("the disks have blocks of {} sectors", block.0));
+            }
+            if let Act::Component(Part { side, .. }, _) | Act::Path(side, ..) = step.act
+                && self.paths.of(side).is_none()
+            {
+                return misfit(part, format!("there are no paths there; give [paths] {side} = \"san\""));
+            }
+            if let Act::Component(_, Health::Corrupting { .. }) = step.act {
+                return misfit(part, "an array passes on what a path corrupts: no rule says what may be read".into());
+            }
+            if let Act::Component(component, _) = step.act
+                && !self.has_component(component)
+            {
+                return misfit(part, "the fabric has no such component".into());
             }
             if step.act.is_for_power_off() != matches!(step.when, When::Off(_)) {
                 let reason = "what changes disks behind the array's back happens while the power is off, `off N`, and nothing else does";
@@ -450,6 +498,10 @@ impl From<Schema> for String {
     fn from(_: Schema) -> String {
         SCHEMA.to_owned()
     }
+}
+
+fn is_none(paths: &Fabrics) -> bool {
+    !paths.any()
 }
 
 fn is_default(disks: &Disks) -> bool {

@@ -15,11 +15,13 @@ use std::fmt::Write;
 use std::ops::Range;
 use std::time::Duration;
 
+use super::fabrics::{Part, Side};
 use super::life::{Cuts, Effort, Survivors, Verdict, live};
 use super::scenario::{Act, Aftermath, CrashPoint, Disks, Scenario, Step, Target, When};
 use super::{CacheLoss, ClientOp, Finding, Reason, Trace};
 use crate::block::{Durability, Extent, Lba, Sectors};
 use crate::disk::FaultKind;
+use crate::fabric::emulated::Health;
 use crate::raid::level::Layout;
 
 /// What became of a finding.
@@ -306,7 +308,7 @@ fn simpler_losses(loss: CacheLoss) -> impl Iterator<Item = CacheLoss> {
 
 fn simpler_arrays(scenario: &Scenario) -> Vec<Scenario> {
     let shape = scenario.array;
-    let mut ways = Vec::new();
+    let mut ways = simpler_paths(scenario);
     let mut way = |change: &dyn Fn(&mut Scenario)| ways.push(with(scenario, change));
     if shape.spares > 0 {
         way(&|scenario| fewer_disks(scenario, 0, shape.spares));
@@ -337,6 +339,27 @@ fn simpler_arrays(scenario: &Scenario) -> Vec<Scenario> {
         way(&|scenario| scenario.array.member = Sectors(member));
     }
     ways
+}
+
+/// Without the fabrics of a side, and all that was done to them.
+fn simpler_paths(scenario: &Scenario) -> Vec<Scenario> {
+    let sides = [Side::Volume, Side::Members].into_iter().filter(|side| scenario.paths.of(*side).is_some());
+    let without = |side: Side| {
+        let of_it = |act: Act| match act {
+            Act::Component(Part { side: of, .. }, _) | Act::Path(of, ..) => of == side,
+            _ => false,
+        };
+        let mut left = scenario.clone();
+        for at in (0..left.steps.len()).rev().filter(|at| of_it(scenario.steps[*at].act)) {
+            left = without_steps(&left, at..at + 1);
+        }
+        match side {
+            Side::Volume => left.paths.volume = None,
+            Side::Members => left.paths.members = None,
+        }
+        left
+    };
+    sides.map(without).collect()
 }
 
 /// Takes slots and spares away; who was in a slot that is gone becomes another one.
@@ -465,6 +488,19 @@ fn simpler_acts(act: Act, chunk: Sectors) -> Vec<Act> {
     let second = Duration::from_secs(1);
     let mut ways: Vec<Act> = match act {
         Act::PowerCut(loss) => simpler_losses(loss).map(Act::PowerCut).collect(),
+        Act::Component(part, Health::BlackHole { tx, rx }) if tx && rx => {
+            let one_way = [(true, false), (false, true)].map(|(tx, rx)| Health::BlackHole { tx, rx });
+            [Health::Down].into_iter().chain(one_way).map(|health| Act::Component(part, health)).collect()
+        }
+        Act::Component(part, Health::BlackHole { .. } | Health::Stalled) => vec![Act::Component(part, Health::Down)],
+        Act::Component(part, Health::Losing { frames, at }) if frames > 1 => {
+            vec![Act::Component(part, Health::Losing { frames: 1, at })]
+        }
+        Act::Component(part, Health::Flapping { .. } | Health::FailsIo | Health::FailsChecks) => {
+            vec![Act::Component(part, Health::Down)]
+        }
+        Act::Component(part, Health::Zombie(_)) => vec![Act::Component(part, Health::Slow(10))],
+        Act::Component(part, Health::Slow(factor)) if factor > 10 => vec![Act::Component(part, Health::Slow(10))],
         Act::Fault(target, kind, range, times) => {
             let mut kinds: Vec<FaultKind> = match kind {
                 FaultKind::Transient(count) if count > 1 => vec![FaultKind::Transient(1)],
@@ -614,7 +650,9 @@ impl Act {
             | Act::Rest
             | Act::Restart
             | Act::PowerCut(_)
-            | Act::Mend) => act,
+            | Act::Mend
+            | Act::Component(..)
+            | Act::Path(..)) => act,
         }
     }
 }

@@ -61,7 +61,8 @@ impl Situation {
     /// The same, in place.
     pub(super) fn take(&mut self, array: &SimArray) {
         self.members.clear();
-        self.members.extend(array.bank().inner().devices().map(|device| MemberState::of(array.members().get(device))));
+        self.members
+            .extend(array.bank().bank().inner().devices().map(|device| MemberState::of(array.members().get(device))));
         self.doing.clear();
         self.doing.extend(Doing::now(array));
     }
@@ -80,7 +81,7 @@ impl Seen {
     /// Counts what has struck since the last time, in the situation of before.
     pub(super) fn count(&mut self, coverage: &mut Coverage, before: &Situation, array: &SimArray) {
         self.visits.count(before);
-        let bank = array.bank();
+        let bank = array.bank().bank();
         for device in bank.inner().devices() {
             let (now, at) = (bank.inner().hits(device), device.0 as usize);
             if self.hits.len() <= at {

@@ -4,10 +4,13 @@ use std::fmt;
 use std::str::{FromStr, SplitWhitespace};
 use std::time::Duration;
 
+use super::array::PathOrder;
+use super::fabrics::{Part, Side};
 use super::scenario::{Act, Moment, Target, When};
 use super::{CacheLoss, ClientOp};
 use crate::block::{Durability, Extent, Lba, Sectors};
 use crate::disk::{DurationText, duration};
+use crate::fabric::health::HealthError;
 
 type Read<T> = Result<T, String>;
 
@@ -49,6 +52,24 @@ impl<'a> Words<'a> {
 
     fn times(&mut self) -> Read<u64> {
         self.parsed("a count as x3", times)
+    }
+
+    fn side(&mut self) -> Read<Side> {
+        self.parsed("volume or members", |word| word.parse().ok())
+    }
+
+    fn component(&mut self) -> Read<Act> {
+        let side = self.side()?;
+        let part =
+            self.parsed("a component: hba-N, cable-N, switch-N, port-N or ctrl-N", |word| Part::parse(side, word))?;
+        let word = self.next("how it is: up, down, black-hole, stalled, ..")?;
+        let health = word.parse().map_err(|error: HealthError| error.to_string())?;
+        Ok(Act::Component(part, health))
+    }
+
+    fn path(&mut self, order: PathOrder) -> Read<Act> {
+        let side = self.side()?;
+        Ok(Act::Path(side, order, self.parsed("the number of a path or a group", |word| word.parse().ok())?))
     }
 
     fn end<T>(mut self, value: T) -> Read<T> {
@@ -260,7 +281,8 @@ impl fmt::Display for Target {
 }
 
 const ACTS: &str = "fail, remove, re-add, add, replace, check, repair, freeze, thaw, rest, restart, power-cut, stop, \
-    return, unreadable, fault, hang, slow, lose-flush, fill, mend, snapshot, restore, swap, duplicate, split, rot-superblock";
+    return, unreadable, fault, hang, slow, lose-flush, fill, mend, snapshot, restore, swap, duplicate, split, rot-superblock, \
+    component, fail-path, reinstate-path, switch-group";
 
 impl FromStr for Act {
     type Err = String;
@@ -311,6 +333,10 @@ impl FromStr for Act {
             "duplicate" => Act::Duplicate(words.target()?),
             "split" => Act::Split(words.target()?),
             "rot-superblock" => Act::RotSuperblock(words.target()?),
+            "component" => words.component()?,
+            "fail-path" => words.path(PathOrder::Fail)?,
+            "reinstate-path" => words.path(PathOrder::Reinstate)?,
+            "switch-group" => words.path(PathOrder::SwitchGroup)?,
             word => return Err(format!("`{word}` in `{text}` is no act: {ACTS}")),
         };
         words.end(act)
@@ -352,6 +378,15 @@ impl fmt::Display for Act {
             Act::Duplicate(target) => write!(f, "duplicate {target}"),
             Act::Split(target) => write!(f, "split {target}"),
             Act::RotSuperblock(target) => write!(f, "rot-superblock {target}"),
+            Act::Component(part, health) => write!(f, "component {part} {health}"),
+            Act::Path(side, order, number) => {
+                let order = match order {
+                    PathOrder::Fail => "fail-path",
+                    PathOrder::Reinstate => "reinstate-path",
+                    PathOrder::SwitchGroup => "switch-group",
+                };
+                write!(f, "{order} {side} {number}")
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! it, goes from one deadline to the next, and shows every answer to the oracle. A clone of a world
 //! is a fork: its power can be cut and its sectors audited while the original goes on.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::{ClientOp, OpId, Oracle, Violation};
@@ -30,6 +31,8 @@ pub struct World<S> {
     done: Vec<(DeviceId, Completion)>,
     /// What the last event answered.
     answers: Vec<(OpId, Result<(), IoError>)>,
+    /// When each operation under way was submitted.
+    begun: BTreeMap<OpId, Instant>,
     events: u64,
 }
 
@@ -73,8 +76,17 @@ impl<S: Bank> World<S> {
     pub fn new(stack: S, earned: fn(&S, Lba) -> bool) -> World<S> {
         let limits = stack.limits(VOLUME);
         let oracle = Oracle::new(limits.capacity, limits.grain);
-        let (done, answers) = (Vec::new(), Vec::new());
-        World { stack, oracle, now: Instant::START, earned, account: |_, _| (), done, answers, events: 0 }
+        World {
+            stack,
+            oracle,
+            now: Instant::START,
+            earned,
+            account: |_, _| (),
+            done: Vec::new(),
+            answers: Vec::new(),
+            begun: BTreeMap::new(),
+            events: 0,
+        }
     }
 
     /// After every submission and poll, before any answer is judged, `account` may tell the oracle what
@@ -96,6 +108,11 @@ impl<S: Bank> World<S> {
     /// Client operations without an answer.
     pub fn inflight(&self) -> usize {
         self.oracle.inflight()
+    }
+
+    /// When the operation that has been under way for longest was submitted.
+    pub fn oldest(&self) -> Option<Instant> {
+        self.begun.first_key_value().map(|(_, begun)| *begun)
     }
 
     /// The operations that the last event answered, and how.
@@ -152,6 +169,7 @@ impl<S: Bank> World<S> {
     }
 
     fn send(&mut self, id: OpId, extent: Extent, op: Op) -> OpId {
+        self.begun.insert(id, self.now);
         self.stack.submit(VOLUME, Request::new(RequestId(id.0), extent, op), self.now);
         (self.account)(&mut self.stack, &mut self.oracle);
         id
@@ -175,6 +193,7 @@ impl<S: Bank> World<S> {
         self.answers.clear();
         let verdict = done.drain(..).try_for_each(|(device, completion)| {
             assert_eq!(device, VOLUME, "a completion of another device");
+            self.begun.remove(&OpId(completion.id.0));
             self.answers.push((OpId(completion.id.0), completion.result));
             self.judge(&completion)
         });
@@ -254,7 +273,7 @@ impl<S: Bank> World<S> {
 
     /// The stack, and the clients that wait until there is one again.
     pub fn part(self) -> (S, Waiting<S>) {
-        let World { stack, oracle, earned, account, done, answers: _, events, now } = self;
+        let World { stack, oracle, earned, account, done, answers: _, begun: _, events, now } = self;
         (stack, Waiting { oracle, now, earned, account, done, events })
     }
 
@@ -272,7 +291,7 @@ impl<S> Waiting<S> {
     /// The world with a stack again.
     pub fn join(self, stack: S) -> World<S> {
         let Waiting { oracle, earned, account, done, events, now } = self;
-        World { stack, oracle, now, earned, account, done, answers: Vec::new(), events }
+        World { stack, oracle, now, earned, account, done, answers: Vec::new(), begun: BTreeMap::new(), events }
     }
 }
 

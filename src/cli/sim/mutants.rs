@@ -21,6 +21,7 @@ use crate::cli::output::{is_utf8, plain};
 use crate::cli::{Failure, Manner, Outcome};
 use crate::raid::mutant::{Mutant, switch_on};
 use crate::sim::campaign::seed;
+use crate::sim::fabrics::Fabrics;
 use crate::sim::shrink::{fails_again, scenario_file, shrink_by};
 use crate::sim::{Effort, Finding, Scenario, Verdict, Wish, draw, live};
 use crate::units::Span;
@@ -181,6 +182,8 @@ fn hunt_all(args: &MutantsArgs, mutants: &[Mutant], manner: Manner) -> Vec<Hunte
 fn hunt(mutant: Mutant, args: &MutantsArgs, stop: &AtomicBool) -> Option<Hunted> {
     let began = core_time();
     let effort = args.crash_points.effort();
+    let paths = if mutant.is_of_paths() { Fabrics::BOTH } else { Fabrics::NONE };
+    let wish = Wish { paths, ..Wish::default() };
     let mut hunted = Hunted {
         mutant: mutant.id().to_owned(),
         source: mutant.source(),
@@ -196,7 +199,7 @@ fn hunt(mutant: Mutant, args: &MutantsArgs, stop: &AtomicBool) -> Option<Hunted>
         }
         let seed = args.start + hunted.seeds;
         hunted.seeds += 1;
-        finding = fails(mutant, &draw(seed, &Wish::default()), effort);
+        finding = fails(mutant, &draw(seed, &wish), effort);
         if let Some(own) = finding.take_if(|finding| fails_without(finding)) {
             hunted.fails_without.push(own.scenario.seed);
         }

@@ -8,10 +8,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::super::{Failure, Manner, Outcome};
+use super::run::fabrics;
 use crate::block::Lba;
 use crate::raid::level::Level;
 use crate::sim::campaign::check_wish;
 use crate::sim::explain::{Line, Story, explain};
+use crate::sim::fabrics::Fabrics;
 use crate::sim::scenario::ScenarioError;
 use crate::sim::{Cuts, Effort, Harm, Promise, Report, Scenario, Verdict, Wish, draw, live};
 
@@ -32,6 +34,9 @@ pub struct LifeArgs {
     /// The faults that `sim run` drew the seed for
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = harm)]
     faults: Vec<Harm>,
+    /// The paths that `sim run` drew the seed for
+    #[arg(long, value_name = "none|volume|members|both", value_parser = fabrics, default_value = "none")]
+    paths: Fabrics,
     /// Where the power of copies is cut: none, sample, every, or every N events [default: sample for a seed, none for a file]
     #[arg(long, value_name = "WHERE", value_parser = crash_points)]
     crash_points: Option<Cuts>,
@@ -83,7 +88,7 @@ impl LifeArgs {
     pub(super) fn life(&self) -> Result<Life, Failure> {
         let LifeArgs { source, level, disks, crash_points, .. } = self;
         let effort = |usual: Effort| Effort { cuts: crash_points.unwrap_or(usual.cuts), ..usual };
-        let wish = Wish { level: *level, disks: *disks, faults: self.faults.clone() };
+        let wish = Wish { level: *level, disks: *disks, faults: self.faults.clone(), paths: self.paths };
         let path = Path::new(source);
         match seed(source) {
             Some(seed) if seed < 1 << 63 => {
@@ -93,9 +98,9 @@ impl LifeArgs {
             None if !path.exists() && source.starts_with(|c: char| c.is_ascii_digit()) && !source.contains('.') => Err(
                 Failure::usage(format!("`{source}` is no seed, and no file: seeds are numbers such as 7 or 0x5eed")),
             ),
-            None if wish != Wish::default() => {
-                Err(Failure::usage("--level, --disks and --faults say what a seed is drawn for; a file has its own"))
-            }
+            None if wish != Wish::default() => Err(Failure::usage(
+                "--level, --disks, --faults and --paths say what a seed is drawn for; a file has its own",
+            )),
             None => Ok(Life { scenario: read(path)?, effort: effort(Effort::PLAIN), file: Some(path.to_owned()) }),
         }
     }
@@ -205,6 +210,9 @@ impl LifeArgs {
         if !self.faults.is_empty() {
             let names: Vec<&str> = self.faults.iter().map(|harm| harm.name()).collect();
             typed += &format!(" --faults {}", names.join(","));
+        }
+        if self.paths.any() {
+            typed += &format!(" --paths {}", self.paths.name());
         }
         match self.crash_points {
             Some(Cuts::None) => typed += " --crash-points none",

@@ -20,6 +20,7 @@ use super::tell;
 use crate::cli::{Failure, Manner, Outcome, output};
 use crate::raid::level::Level;
 use crate::sim::campaign::{Life, Line, Plan, Seeds, Shard, ShardWish, Summary, check_wish, seed};
+use crate::sim::fabrics::Fabrics;
 use crate::sim::life::{Cuts, Effort};
 use crate::sim::{Harm, Scenario, Wish, draw};
 use crate::units::Span;
@@ -48,6 +49,9 @@ pub struct RunArgs {
     /// Only these faults, such as stop,unreadable,lost
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = harm)]
     faults: Vec<Harm>,
+    /// Multipath over the array, under it, or both
+    #[arg(long, value_name = "none|volume|members|both", value_parser = fabrics, default_value = "none")]
+    paths: Fabrics,
     /// Before which events the power of a copy is cut: every, every Nth, none, or a sample
     #[arg(long, value_name = "every|N|none|sample", default_value_t = CrashPoints::Sample)]
     crash_points: CrashPoints,
@@ -130,9 +134,13 @@ fn harm(word: &str) -> Result<Harm, String> {
     Harm::parse(word).ok_or_else(|| format!("`{word}` is no fault: known are {}", words()))
 }
 
+pub(super) fn fabrics(word: &str) -> Result<Fabrics, String> {
+    Fabrics::parse(word).ok_or_else(|| format!("`{word}` is not none, volume, members or both"))
+}
+
 impl RunArgs {
     fn wish(&self) -> Result<Wish, Failure> {
-        let wish = Wish { level: self.level, disks: self.disks, faults: self.faults.clone() };
+        let wish = Wish { level: self.level, disks: self.disks, faults: self.faults.clone(), paths: self.paths };
         check_wish(&wish).map_err(|error| {
             let other = if self.level.is_none() { ": without --level, there are arrays of all levels" } else { "" };
             Failure::usage(format!("{error}{other}"))
@@ -170,6 +178,9 @@ impl RunArgs {
         if !self.faults.is_empty() {
             let names: Vec<_> = self.faults.iter().map(|harm| harm.name()).collect();
             words.push(format!("--faults {}", names.join(",")));
+        }
+        if self.paths.any() {
+            words.push(format!("--paths {}", self.paths.name()));
         }
         if self.crash_points != CrashPoints::Sample {
             words.push(format!("--crash-points {}", self.crash_points));

@@ -98,6 +98,11 @@ impl SimBank {
         !disk.online || disk.flushes_to_fail > 0 || disk.without_space.is_some() || self.is_hung(device)
     }
 
+    /// Whether requests of `device` take longer than they should.
+    pub fn is_slow(&self, device: DeviceId) -> bool {
+        self.disk(device).slowness > 1
+    }
+
     /// From now on requests of `device` take `factor` times as long; 1 ends it.
     pub fn slow(&mut self, device: DeviceId, factor: u32) {
         assert!(factor > 0, "{device:?} cannot take no time");

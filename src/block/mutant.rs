@@ -1,4 +1,4 @@
-//! Mutants: known bugs of RAID engines, to be switched on in this one.
+//! Mutants: known bugs of RAID engines and multipath layers, to be switched on in these.
 //!
 //! A test that has never failed proves little. Bugs that other arrays really had, put back one at a time, say whether
 //! a simulator would have found them, and how soon: CrashMonkey is believed because it finds 24 of 26 known ones.
@@ -30,6 +30,11 @@ macro_rules! mutants {
                 match self { $(Mutant::$name => $source,)* }
             }
 
+            /// Whether it shows only where there are paths.
+            pub fn is_of_paths(self) -> bool {
+                self.id() == "M10" || self.id().starts_with('P')
+            }
+
             /// What goes wrong, in a sentence.
             pub fn breaks(self) -> &'static str {
                 match self { $(Mutant::$name => $breaks,)* }
@@ -38,7 +43,6 @@ macro_rules! mutants {
     };
 }
 
-// M10 needs several paths to a disk.
 mutants! {
     RecoverySkipsWrites, "M1", "md: flush writes before starting a recovery",
         "rows that a write is on its way to while a spare is filled count as recovered, and the spare never gets them.";
@@ -58,6 +62,8 @@ mutants! {
         "a dirty and degraded parity array starts unasked, its parity taken for right.";
     CleanBeforeResynced, "M9", "redb: a crash during the recovery of an earlier one rolls back durable data",
         "while a resync runs, superblocks may say that nothing is left to do.";
+    RetryWithoutFence, "M10", "Linux NVMe/TCP and NBD: a ghost write",
+        "a write whose path failed goes down another at once, and may land a second time, over something newer.";
     FlushErrorIgnored, "M11", "ext4, XFS, btrfs: what a failed flush did not write counts as written (ATC '20)",
         "a user's flush that fails on a member counts as done there.";
     WatermarkBeforeFlush, "M12a", "kin of M1",
@@ -86,6 +92,38 @@ mutants! {
         "a replacement takes the slot before it is on record that it is full.";
     NoCatchUp, "X11", "class: event counts",
         "members one event behind are not brought up to the others before the next update.";
+    HoldTooShort, "P1", "hazard H1: TP4129 with too short a wait",
+        "a write whose path failed goes down another after 10 ms, whatever may still be under way.";
+    FenceBeforeEnd, "P2", "class: fence",
+        "a target confirms a fence while the unit still works for the nexus that was to end.";
+    FlushNotSent, "P3", "hazard H10: a flush that stays in the host",
+        "a flush is acknowledged without being sent down any path.";
+    TargetErrorFailsPath, "P4", "hazard H8: error classes",
+        "an error of the unit fails the path and is tried again on another, until no path is left.";
+    AnsweredTwice, "P5", "class: late answer",
+        "a command that was given up is answered again when the late answer comes.";
+    QueuesForEver, "P6", "hazard H6: queue_if_no_path without an end",
+        "requests wait for a path for ever, whatever no_path_retry says.";
+    StaleBuffer, "P7", "class: retried read",
+        "a read whose path failed takes what its buffer holds for the answer.";
+    CheckerProlongsWait, "P8", "hazard H5: multipath-tools #54",
+        "requests wait anew each time a checker finds a path well that serves nothing.";
+    WorstGroup, "P9", "class: group choice",
+        "among groups with paths, that of the lowest priority is used.";
+    FailedPathUsed, "P10", "class: path state",
+        "a path that was failed is still given requests.";
+    GivenUpForgotten, "P11", "hazard H1, after the error",
+        "when a write is given up nobody remembers that it may still land, and later ones overtake it.";
+    CarriedOutTwice, "P12", "hazard H3: a target that does not know its sessions",
+        "a target carries out commands that it has had before, or was told to forget.";
+    QueueUnbounded, "P13", "hazard H6: a queue without a bound",
+        "requests wait for a path whatever they take together.";
+    OlderFenceCounts, "P14", "hazard H4: order of the two ends",
+        "a fence that was asked for before a write came back counts for it.";
+    BackAtOnce, "P15", "hazard H5: up and down",
+        "a path that fails is taken again without being checked.";
+    OverlapsWrites, "P16", "hazard H13: two writes over two paths",
+        "a write goes out while another is under way over its sectors, which may be sent again and done twice.";
 }
 
 /// Whether this bug is there.
@@ -145,7 +183,7 @@ mod switch {
 
     /// No mutant has this id.
     #[derive(Clone, PartialEq, Eq, Debug, Error)]
-    #[error("there is no mutant {0:?}: M1 to M12b and X1 to X11 are")]
+    #[error("there is no mutant {0:?}: M1 to M12b, X1 to X11 and P1 to P16 are")]
     pub struct NoSuchMutant(pub String);
 
     impl FromStr for Mutant {
@@ -166,7 +204,7 @@ mod switch {
             for mutant in Mutant::ALL {
                 assert_eq!(mutant.to_string().parse(), Ok(*mutant));
             }
-            assert_eq!("M10".parse::<Mutant>(), Err(NoSuchMutant("M10".to_owned())));
+            assert_eq!("M13".parse::<Mutant>(), Err(NoSuchMutant("M13".to_owned())));
         }
 
         #[test]
