@@ -81,7 +81,7 @@ fn a_step_must_name_a_component_that_is_there() {
     let refused = |paths: &str, act: &str| {
         let text = format!(
             "schema = \"raidlab-scenario/v1\"\nseed = 1\nregime = \"budgeted\"\n[array]\nlevel = \"raid1\"\ndisks = 2\n\
-             chunk = 8\nmember = 64\n{paths}[clients]\ndepth = 1\nops = []\n[[step]]\nid = 1\nwhen = \"op 0\"\ndo = \"{act}\"\n"
+             chunk = 8\nmember = 128\n{paths}[clients]\ndepth = 1\nops = []\n[[step]]\nid = 1\nwhen = \"op 0\"\ndo = \"{act}\"\n"
         );
         Scenario::parse(&text).expect_err("it does not fit").to_string()
     };
