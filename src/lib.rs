@@ -45,7 +45,7 @@
 //! | [`sim`] | scenarios, simulated disks, a flat oracle, power cuts at every event, shrinking, campaigns; failovers |
 //! | [`bench`](mod@bench) | workloads, runner, theory, report |
 //! | [`drawing`] | pictures as SVG |
-//! | [`units`] | sizes, durations and ranges as they are typed |
+//! | [`units`], `text` | sizes, durations and ranges as they are typed; values that are one word in files |
 //! | [`cli`] | one file a command |
 //!
 //! Dependencies point one way: `cli → {bench, sim, export, control} → stack → {reactor, disk, raid, multipath, fabric} → {block, parity, nbd}`. The
@@ -80,4 +80,5 @@ pub mod raid;
 pub mod reactor;
 pub mod sim;
 pub mod stack;
+mod text;
 pub mod units;

@@ -33,37 +33,30 @@ pub fn trials() -> Vec<Trial> {
 
 /// Each is lived twice, and must be the same again.
 fn no_seed_finds_anything(mut sample: Sample) {
-    let first = sample.seed() >> 2;
-    let lives = count(150, 1500) as u64;
-    let ended: Vec<Life> = (first..first + lives)
-        .into_par_iter()
-        .map(|seed| Life::live(&draw(seed, &Wish::default()), Effort::SAMPLE, true))
-        .collect();
-    let findings = ended.iter().filter_map(Life::found);
-    let told: Vec<_> = findings.map(|found| format!("seed {}: {}: {}", found.seed, found.reason, found.what)).collect();
-    assert!(told.is_empty(), "{} of {lives}:\n{}", told.len(), told.join("\n"));
-    let passed = ended.iter().filter(|life| life.ending == Ending::Pass).count() as u64;
-    assert!(passed * 10 > lives * 8, "{passed} of {lives} lives prove something");
-    assert!(ended.iter().map(|life| life.report.tally.cuts).sum::<u64>() > lives, "the power was cut");
+    let lives = count(150, 1500);
+    let ended = lived(sample.seed(), lives, |seed| Life::live(&draw(seed, &Wish::default()), Effort::SAMPLE, true));
+    assert!(ended.iter().map(|life| life.report.tally.cuts).sum::<u64>() > lives as u64, "the power was cut");
 }
 
 /// Paths over the array, under it, and both; components fail, and whatever else befalls a life.
 fn no_seed_with_paths_finds_anything(mut sample: Sample) {
-    let first = sample.seed() >> 2;
-    let lives = count(45, 10_000) as u64;
     let effort = Effort { cuts: Cuts::Every(997), ..Effort::PLAIN };
-    let ended: Vec<Life> = (first..first + lives)
-        .into_par_iter()
-        .map(|seed| {
-            let paths = [Fabrics::VOLUME, Fabrics::MEMBERS, Fabrics::BOTH][(seed % 3) as usize];
-            Life::live(&draw(seed, &Wish { paths, ..Wish::default() }), effort, false)
-        })
-        .collect();
+    lived(sample.seed(), count(45, 10_000), |seed| {
+        let wish = Wish { paths: Fabrics::in_turn(seed), ..Wish::default() };
+        Life::live(&draw(seed, &wish), effort, false)
+    });
+}
+
+/// So many lives from a seed on: none finds anything, and most prove something.
+fn lived(seed: u64, lives: usize, live: impl Fn(u64) -> Life + Sync + Send) -> Vec<Life> {
+    let first = seed >> 2;
+    let ended: Vec<Life> = (first..first + lives as u64).into_par_iter().map(live).collect();
     let findings = ended.iter().filter_map(Life::found);
     let told: Vec<_> = findings.map(|found| format!("seed {}: {}: {}", found.seed, found.reason, found.what)).collect();
     assert!(told.is_empty(), "{} of {lives}:\n{}", told.len(), told.join("\n"));
-    let passed = ended.iter().filter(|life| life.ending == Ending::Pass).count() as u64;
+    let passed = ended.iter().filter(|life| life.ending == Ending::Pass).count();
     assert!(passed * 10 > lives * 8, "{passed} of {lives} lives prove something");
+    ended
 }
 
 /// What is quick, and finds nothing.

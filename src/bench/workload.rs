@@ -15,6 +15,7 @@ use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{BUFFER_ALIGN, Buf, Extent, Lba, Payload, SECTOR_BYTES, Sectors};
+use crate::text::as_string;
 
 /// The order in which blocks are visited.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -215,18 +216,7 @@ fn parse_block(text: &str) -> Option<Sectors> {
     (bytes.is_multiple_of(SECTOR_BYTES) && (1..=64 << 20).contains(&bytes)).then(|| Sectors::floor_bytes(bytes))
 }
 
-impl From<Workload> for String {
-    fn from(workload: Workload) -> String {
-        workload.to_string()
-    }
-}
-
-impl TryFrom<String> for Workload {
-    type Error = BadWorkload;
-    fn try_from(name: String) -> Result<Workload, BadWorkload> {
-        name.parse()
-    }
-}
+as_string!(Workload);
 
 /// Where the next request goes and whether it reads: the same seed gives the same requests.
 #[derive(Clone, Debug)]

@@ -94,8 +94,8 @@ mutants! {
         "members one event behind are not brought up to the others before the next update.";
     HoldTooShort, "P1", "hazard H1: TP4129 with too short a wait",
         "a write whose path failed goes down another after 10 ms, whatever may still be under way.";
-    FenceBeforeEnd, "P2", "class: fence",
-        "a target confirms a fence while the unit still works for the nexus that was to end.";
+    BackAtOnce, "P2", "hazard H5: up and down",
+        "a path that fails is taken again without being checked.";
     FlushNotSent, "P3", "hazard H10: a flush that stays in the host",
         "a flush is acknowledged without being sent down any path.";
     TargetErrorFailsPath, "P4", "hazard H8: error classes",
@@ -118,11 +118,7 @@ mutants! {
         "a target carries out commands that it has had before, or was told to forget.";
     QueueUnbounded, "P13", "hazard H6: a queue without a bound",
         "requests wait for a path whatever they take together.";
-    OlderFenceCounts, "P14", "hazard H4: order of the two ends",
-        "a fence that was asked for before a write came back counts for it.";
-    BackAtOnce, "P15", "hazard H5: up and down",
-        "a path that fails is taken again without being checked.";
-    OverlapsWrites, "P16", "hazard H13: two writes over two paths",
+    OverlapsWrites, "P14", "hazard H13: two writes over two paths",
         "a write goes out while another is under way over its sectors, which may be sent again and done twice.";
 }
 
@@ -183,7 +179,7 @@ mod switch {
 
     /// No mutant has this id.
     #[derive(Clone, PartialEq, Eq, Debug, Error)]
-    #[error("there is no mutant {0:?}: M1 to M12b, X1 to X11 and P1 to P16 are")]
+    #[error("there is no mutant {0:?}: M1 to M12b, X1 to X11 and P1 to P14 are")]
     pub struct NoSuchMutant(pub String);
 
     impl FromStr for Mutant {

@@ -19,6 +19,7 @@ mod spec;
 mod strike;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,9 +34,9 @@ use crate::block::{
 
 use strike::Strikes;
 
-pub(crate) use spec::{DurationText, duration};
-pub use spec::{FAULT_KINDS, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Trigger};
+pub use spec::{FaultKind, FaultMisfit, FaultSpec, Trigger};
 pub use strike::Strike;
+pub use text::{FAULT_KINDS, FaultTextError};
 
 /// A bank whose devices have faults. Its devices are those of the bank below.
 #[derive(Clone, Debug)]

@@ -27,7 +27,6 @@ mod volatile;
 pub use fault::{
     ArmedFault, FAULT_KINDS, Fault, FaultId, FaultKind, FaultMisfit, FaultSpec, FaultTextError, Strike, Trigger,
 };
-pub(crate) use fault::{DurationText, duration};
 pub use file::FileBank;
 pub use image::{Image, ImageError, ImageOptions, Space};
 pub use locked::{Holder, LockedFile, Sharing};

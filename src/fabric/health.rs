@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::text::as_string;
 use crate::units::{NotUnderstood, Span};
 
 /// How a component is. In text: `up`, `down`, `slow=10`, ...
@@ -108,6 +109,8 @@ const NAMES: [&str; 12] = [
     "corrupting",
 ];
 
+as_string!(Health);
+
 impl FromStr for Health {
     type Err = HealthError;
 
@@ -166,20 +169,6 @@ impl FromStr for Health {
                 return Err(HealthError::Unknown { word: name.to_owned(), meant });
             }
         })
-    }
-}
-
-impl TryFrom<String> for Health {
-    type Error = HealthError;
-
-    fn try_from(text: String) -> Result<Health, HealthError> {
-        text.parse()
-    }
-}
-
-impl From<Health> for String {
-    fn from(health: Health) -> String {
-        health.to_string()
     }
 }
 

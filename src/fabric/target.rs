@@ -311,7 +311,6 @@ impl<B: Bank> Target<B> {
     fn keep_promises(&mut self) {
         for (via, promise) in std::mem::take(&mut self.promises) {
             let is_busy = match &promise {
-                Promise::Ended(_) if mutant::is_on(Mutant::FenceBeforeEnd) => false,
                 Promise::Ended(ending) => {
                     let is_old = |of: &AtUnit| {
                         ending.nexuses().iter().any(|(path, before)| of.path == *path && of.generation < *before)

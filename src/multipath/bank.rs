@@ -185,6 +185,7 @@ impl<F: Fabric> Multipath<F> {
     // ---- requests ----
 
     /// Sends a request down a path, or has it wait for one.
+    #[inline]
     pub(super) fn route(&mut self, key: usize, request: Request, now: Instant) {
         let Io { map: at, bytes, id, .. } = self.ios[key];
         if request.op.is_write()
@@ -254,12 +255,13 @@ impl<F: Fabric> Multipath<F> {
     }
 
     #[inline]
-    pub(super) fn finish(&mut self, key: usize, completion: Completion) {
+    pub(super) fn finish(&mut self, key: usize, mut completion: Completion) {
         let io = self.ios.remove(key);
         if io.writes {
             self.waiting.is_over(key);
         }
-        self.done.push((self.maps[io.map].unit, Completion { id: io.id, ..completion }));
+        completion.id = io.id;
+        self.done.push((self.maps[io.map].unit, completion));
     }
 
     /// The unit has answered. An error is the unit's own, and the same on all paths: none is to blame.
@@ -491,10 +493,10 @@ impl<F: Fabric> Bank for Multipath<F> {
         self.fabric.limits(device)
     }
 
-    fn submit(&mut self, device: DeviceId, request: Request, now: Instant) {
+    fn submit(&mut self, device: DeviceId, mut request: Request, now: Instant) {
         let map = self.map_at(device);
-        let Request { id, extent, op } = request;
-        let bytes = match op {
+        let Request { id, extent, .. } = request;
+        let bytes = match request.op {
             Op::Flush => 0,
             _ => extent.length.bytes(),
         };
@@ -510,7 +512,7 @@ impl<F: Fabric> Bank for Multipath<F> {
             errand: Errand::Client,
             writes: false,
         });
-        let request = Request { id: RequestId(key as u64), extent, op };
+        request.id = RequestId(key as u64);
         if mutant::is_on(Mutant::FlushNotSent) && matches!(request.op, Op::Flush) {
             return self.finish(key, request.complete(Ok(())));
         }

@@ -122,6 +122,7 @@ fn overlap(a: Extent, b: Extent) -> bool {
 
 impl<F: Fabric> Multipath<F> {
     /// Sends a client's request down a path; a write when none is under way over its sectors.
+    #[inline]
     pub(super) fn begin(&mut self, key: usize, request: Request, now: Instant) {
         if request.op.is_write() {
             let map = self.ios[key].map;
@@ -297,8 +298,7 @@ impl<F: Fabric> Multipath<F> {
         let (_, number) = self.waiting.fencing.swap_remove(at);
         let (map, _) = self.place(path);
         self.note(map, Change::Fenced(path), now);
-        let counts = |begun: u64| begun < number || mutant::is_on(Mutant::OlderFenceCounts);
-        self.release(|held| matches!(held.until, Until::Fenced(of, begun) if of == path && counts(begun)), now);
+        self.release(|held| matches!(held.until, Until::Fenced(of, begun) if of == path && begun < number), now);
     }
 
     pub(super) fn not_fenced(&mut self, path: PathId) {

@@ -162,6 +162,27 @@ fn a_write_is_never_sent_twice_because_it_is_late() {
     assert_eq!(lab.multipath.fabric().sent.len(), 4);
 }
 
+/// H4: a path is taken again while its fence is under way, and a second write comes back from it: that one needs another fence.
+#[test]
+fn a_fence_says_nothing_of_a_write_that_came_back_after_it_was_asked_for() {
+    let settings = Settings { grouping: Grouping::Failover, retry_safety: RetrySafety::Fence, ..in_turn() };
+    let mut lab = Lab::new(2, &settings);
+    lab.fabric().ways[0] = Way::Silent;
+    let lose = |lab: &mut Lab| {
+        lab.write();
+        let now = lab.now;
+        lab.fabric().give_back(PathId(0), Err(IoError::Timeout), now);
+        lab.pass(Duration::from_micros(60));
+    };
+    lose(&mut lab);
+    lab.multipath.reinstate_path(PathId(0), lab.now);
+    lab.multipath.switch_group(UNIT, 0, lab.now);
+    lose(&mut lab);
+    assert_eq!((lab.sent_to(0), lab.sent_to(1)), (2, 1), "the first is fenced, and sent again");
+    lab.pass(ms(1));
+    assert_eq!((lab.sent_to(0), lab.sent_to(1)), (2, 2));
+}
+
 /// H5: probes are answered, requests are not. Multipathd would take such a path again at every check, 720 times an hour.
 #[test]
 fn a_checker_that_lies_does_not_make_a_path_go_up_and_down_for_ever() {

@@ -23,14 +23,13 @@ use crate::fabric::emulated::Health;
 use crate::fabric::{Fabric, PathId};
 use crate::multipath::Paths;
 use crate::multipath::map::Map;
-use crate::raid::assemble::{AssembleOptions, Remark};
+use crate::raid::assemble::Remark;
 use crate::raid::compute::{Known, compare_copies, compare_parity};
 use crate::raid::create::joining;
 use crate::raid::geometry::{Column, Role, Stripe, StripeIndex};
 use crate::raid::manage::ManageError;
 use crate::raid::member::{Member, Place, Standing};
 use crate::raid::set::SlotSet;
-use crate::raid::sync::SyncOptions;
 use crate::raid::{Array, VOLUME};
 
 /// The array under test: over disks that can have every fault, and be reached by paths.
@@ -44,24 +43,31 @@ pub type SimStack = Paths<SimArray>;
 pub struct Lab {
     /// The array and its clients.
     pub world: World<SimStack>,
-    pub(super) shape: Shape,
-    pub(super) model: DiskModel,
-    pub(super) fabrics: Fabrics,
-    pub(super) seed: u64,
-    pub(super) rules: Rules,
-    pub(super) disks: Vec<DeviceId>,
+    pub(super) site: Site,
     /// What there was to say when it was assembled.
     pub(super) remarks: Vec<Remark>,
-    /// Rows that were in doubt when the array was forced.
-    pub(super) accepted: BTreeSet<Row>,
-    /// Disks that have lied about a flush.
-    pub(super) liars: BTreeSet<DeviceId>,
     /// Rows that were written to since their columns were last compared.
     pub(super) unchecked: BTreeSet<Row>,
     /// Slots that have been whole since that was last on record.
     pub(super) whole: SlotSet,
     /// Slots that were whole before it was assembled, and are not now.
     pub(super) taken: SlotSet,
+}
+
+/// What is the same with the power on and off: what a lab is made of, and what is known of that.
+#[derive(Clone, Debug)]
+pub(super) struct Site {
+    pub(super) shape: Shape,
+    pub(super) model: DiskModel,
+    pub(super) fabrics: Fabrics,
+    pub(super) seed: u64,
+    pub(super) rules: Rules,
+    /// Disks in the box, members or not.
+    pub(super) disks: Vec<DeviceId>,
+    /// Rows that were in doubt when the array was forced.
+    pub(super) accepted: BTreeSet<Row>,
+    /// Disks that have lied about a flush.
+    pub(super) liars: BTreeSet<DeviceId>,
 }
 
 /// What an administrator does to paths.
@@ -111,21 +117,12 @@ impl Lab {
         let disks: Vec<DeviceId> = shape.devices().map(|_| bank.add_disk(model)).collect();
         make(&mut bank, shape, &disks);
         let bank = fabrics.under(Fault::new(bank), &disks, seed);
-        let array = match start(bank, &disks, AssembleOptions::default(), SyncOptions::UNLIMITED) {
-            Ok((array, _)) => array,
-            Err((_, error)) => panic!("a new array does not assemble: {error}"),
-        };
+        let array = start(bank, &disks).unwrap_or_else(|error| panic!("a new array does not assemble: {error}"));
+        let (rules, accepted, liars) = Default::default();
         Lab {
             world: World::new(fabrics.over(array, seed), earned_by_clients).with_account(account),
-            shape,
-            model,
-            fabrics,
-            seed,
-            rules: Rules::default(),
-            disks,
+            site: Site { shape, model, fabrics, seed, rules, disks, accepted, liars },
             remarks: Vec::new(),
-            accepted: BTreeSet::new(),
-            liars: BTreeSet::new(),
             unchecked: BTreeSet::new(),
             whole: SlotSet::default(),
             taken: SlotSet::default(),
@@ -134,7 +131,7 @@ impl Lab {
 
     /// What the array is.
     pub fn shape(&self) -> Shape {
-        self.shape
+        self.site.shape
     }
 
     /// What there was to say when it was assembled.
@@ -159,7 +156,7 @@ impl Lab {
 
     /// By what fabrics it is reached.
     pub fn fabrics(&self) -> Fabrics {
-        self.fabrics
+        self.site.fabrics
     }
 
     /// The disks.
@@ -174,22 +171,23 @@ impl Lab {
 
     /// Disks in the box, members or not.
     pub fn disks(&self) -> &[DeviceId] {
-        &self.disks
+        &self.site.disks
     }
 
     /// Adds a new disk as a spare.
     pub fn add_disk(&mut self) -> Result<DeviceId, ManageError> {
-        let model = self.model;
+        let model = self.site.model;
         let Some(like) = self.array().members().iter().find(|member| member.serves()) else {
             return Err(ManageError::Frozen);
         };
         let like = like.superblock.clone();
         let disk = self.bank_mut().add_disk(model);
-        self.disks.push(disk);
+        self.site.disks.push(disk);
         let now = self.world.now();
         self.array_mut().bank_mut().add_unit(disk, now);
         let (number, sync_size) = (self.array().next_device_number(), self.array().geometry().sync_size());
-        let superblock = joining(&like, self.shape.device(disk), number, sync_size).expect("disks are of one size");
+        let superblock =
+            joining(&like, self.site.shape.device(disk), number, sync_size).expect("disks are of one size");
         self.array_mut().add(disk, superblock).map(|()| disk)
     }
 
@@ -214,7 +212,7 @@ impl Lab {
 
     /// Takes a disk out of the box.
     pub fn unplug(&mut self, disk: DeviceId) {
-        self.disks.retain(|other| *other != disk);
+        self.site.disks.retain(|other| *other != disk);
     }
 
     /// Switches off what was stopped. `dark`: members may be missing when the power is back.
@@ -223,19 +221,11 @@ impl Lab {
         let owed = if dark { SlotSet::default() } else { self.owed() };
         let degraded = dark || self.may_be_missing();
         let in_doubt = if degraded { self.rows_in_doubt() } else { BTreeSet::new() };
-        let Lab { world, shape, model, fabrics, seed, rules, disks, accepted, liars, .. } = self;
-        let (stack, clients) = world.part();
+        let (stack, clients) = self.world.part();
         Off {
             bank: stack.into_bank().into_bank().into_bank(),
             clients,
-            shape,
-            model,
-            fabrics,
-            seed,
-            rules: rules.without_power(),
-            disks,
-            accepted,
-            liars,
+            site: Site { rules: self.site.rules.without_power(), ..self.site },
             in_doubt,
             degraded,
             owed,
@@ -260,7 +250,7 @@ impl Lab {
 
     /// Slots that must be whole when the array is assembled again: going off and on costs nobody its place.
     fn owed(&self) -> SlotSet {
-        let vouched = self.liars.is_empty() && !self.array().is_failed();
+        let vouched = self.site.liars.is_empty() && !self.array().is_failed();
         if vouched { self.whole } else { SlotSet::default() }
     }
 
@@ -273,8 +263,8 @@ impl Lab {
     fn may_be_missing(&self) -> bool {
         !self.is_whole()
             || self.array().is_recording()
-            || !self.liars.is_empty()
-            || self.disks.iter().any(|disk| !self.bank().is_online(*disk))
+            || !self.site.liars.is_empty()
+            || self.site.disks.iter().any(|disk| !self.bank().is_online(*disk))
     }
 
     /// A hash of what decides, beside what is left on the disks, what may come of a power cut now: if that is the same,
@@ -284,7 +274,7 @@ impl Lab {
         let degraded = self.may_be_missing();
         hash.note_all([self.world.inflight() as u64, self.world.oracle.excused() as u64, u64::from(degraded)]);
         hash.note(self.owed().bits());
-        let rows = if degraded { self.rows_in_doubt() } else { self.accepted.clone() };
+        let rows = if degraded { self.rows_in_doubt() } else { self.site.accepted.clone() };
         rows.into_iter().for_each(|(index, row)| hash.note_all([index.0, row]));
         hash.0
     }
@@ -292,7 +282,7 @@ impl Lab {
     /// Cuts the power: requests under way are gone, and of what caches held `choose` decides. `dark`: members may be
     /// missing when the power is back.
     pub fn cut_power(mut self, loss: CacheLoss, dark: bool, choose: &mut impl Choose) -> Off {
-        for liar in self.liars.clone() {
+        for liar in self.site.liars.clone() {
             for extent in self.bank().unsettled(liar) {
                 let World { stack, oracle, .. } = &mut self.world;
                 taint(stack.bank(), oracle, liar, extent);
@@ -300,7 +290,7 @@ impl Lab {
         }
         // It failed with the array, and nobody could write that down: it comes back as if it held all it should.
         if self.array().is_failed() {
-            for disk in self.disks.clone() {
+            for disk in self.site.disks.clone() {
                 for extent in self.bank().lost(disk).collect::<Vec<_>>() {
                     let World { stack, oracle, .. } = &mut self.world;
                     taint(stack.bank(), oracle, disk, extent);
@@ -318,7 +308,7 @@ impl Lab {
     /// member not yet on the medium, or lost with a flush that failed, or has been in doubt since the last cut.
     pub fn rows_in_doubt(&self) -> BTreeSet<Row> {
         let (array, geometry) = (self.array(), self.array().geometry());
-        let mut rows = self.accepted.clone();
+        let mut rows = self.site.accepted.clone();
         for (index, band) in array.rows_under_way() {
             rows.extend(band.map(|row| (index, row)));
         }
@@ -347,7 +337,7 @@ impl Lab {
 
     /// `device` lies about flushes: what a power cut takes from its cache then is silent damage.
     pub fn will_lie(&mut self, device: DeviceId) {
-        self.liars.insert(device);
+        self.site.liars.insert(device);
     }
 
     /// Tells the oracle which sectors that are asked for cannot be had at this moment, for the error may arrive when they
@@ -357,11 +347,11 @@ impl Lab {
         let World { stack, oracle, .. } = &mut self.world;
         let array = stack.bank();
         let unreadable = |member: &Member| {
-            let data = Extent::new(member.data_offset(), self.shape.member);
+            let data = Extent::new(member.data_offset(), self.site.shape.member);
             !member.bad.is_empty() || array.bank().bank().inner().is_unreadable(member.device, data)
         };
         let whole = array.degraded().is_empty() && !array.members().iter().any(unreadable);
-        if whole && !is_cut_off(stack, VOLUME) && !self.disks.iter().any(|disk| may_fail(array, *disk)) {
+        if whole && !is_cut_off(stack, VOLUME) && !self.site.disks.iter().any(|disk| may_fail(array, *disk)) {
             return;
         }
         let asked: BTreeSet<u64> = oracle.asked().flat_map(Extent::range).collect();
@@ -372,9 +362,8 @@ impl Lab {
 
     /// Judges how the layers of paths behave, if there are any.
     pub fn check_paths(&mut self) -> Result<(), Failed> {
-        if self.fabrics.any() {
-            let Lab { world, rules, fabrics, .. } = self;
-            rules.judge(world, *fabrics)?;
+        if self.site.fabrics.any() {
+            self.site.rules.judge(&mut self.world, self.site.fabrics)?;
         }
         Ok(())
     }
@@ -382,15 +371,15 @@ impl Lab {
     /// A component is as `health` says from now on. `false`: there is none.
     pub fn set_health(&mut self, part: Part, health: Health) -> bool {
         let now = self.world.now();
-        self.rules.harms += u64::from(health != Health::Up);
-        self.rules.look(&self.world);
+        self.site.rules.harms += u64::from(health != Health::Up);
+        self.site.rules.look(&self.world);
         let is_there = each_side!(self, part.side, multipath => {
             let Some(component) = part.find(multipath.fabric().graph()) else { return false };
             multipath.fabric_mut().set_health(component, health, now);
             true
         });
         // What loses a frame may be well again by the next event.
-        self.rules.look(&self.world);
+        self.site.rules.look(&self.world);
         is_there
     }
 
@@ -405,8 +394,8 @@ impl Lab {
     /// Fails or reinstates a path by order. `false`: there is none.
     pub fn order_path(&mut self, side: Side, number: u16, order: PathOrder) -> bool {
         let now = self.world.now();
-        self.rules.asked(side, now);
-        self.rules.harms += 1;
+        self.site.rules.asked(side, now);
+        self.site.rules.harms += 1;
         each_side!(self, side, multipath => {
             match order {
                 PathOrder::Fail if usize::from(number) < multipath.fabric().paths().len() => {
@@ -431,7 +420,7 @@ impl Lab {
     /// All components are well again.
     pub fn mend_fabrics(&mut self) {
         let now = self.world.now();
-        self.rules.look(&self.world);
+        self.site.rules.look(&self.world);
         if let Some(multipath) = self.world.stack.multipath_mut() {
             mend(multipath, now);
         }
@@ -453,7 +442,7 @@ impl Lab {
     /// A hash of the data on its disks, and of who holds what: what is read from any view follows from it.
     pub fn data(&self) -> u64 {
         let mut hash = Trace::default();
-        let data = Extent::new(Lba(METADATA.0), self.shape.member);
+        let data = Extent::new(Lba(METADATA.0), self.site.shape.member);
         for member in self.array().members().iter() {
             let slot = match member.place {
                 Place::Slot(slot) => u64::from(slot.0),
@@ -473,7 +462,7 @@ impl Lab {
                 hash.note(lost << 1 | u64::from(self.array().is_trusted_at(stripe.start + Sectors(row))));
             }
         }
-        self.accepted.iter().for_each(|(index, row)| hash.note_all([index.0, *row]));
+        self.site.accepted.iter().for_each(|(index, row)| hash.note_all([index.0, *row]));
         hash.note(self.world.oracle.excused() as u64);
         hash.0
     }
@@ -482,7 +471,8 @@ impl Lab {
     /// should have stored, and there must be all others.
     pub fn vouches_for_cut(&self) -> bool {
         let serve = |member: &Member| !member.serves() || self.bank().is_online(member.device);
-        self.liars.is_empty() || self.liars.len() == 1 && self.is_whole() && self.array().members().iter().all(serve)
+        self.site.liars.is_empty()
+            || self.site.liars.len() == 1 && self.is_whole() && self.array().members().iter().all(serve)
     }
 
     /// Whether every sector can still be had when `device` loses `extent`, or all of it, given what has been lost, may
@@ -511,7 +501,7 @@ impl Lab {
                 parity => {
                     let trusted = array.is_trusted_at(stripe.start + Sectors(row));
                     let count = stripe.columns.iter().filter(lost).count();
-                    count <= if trusted && !self.accepted.contains(&(index, row)) { parity } else { 0 }
+                    count <= if trusted && !self.site.accepted.contains(&(index, row)) { parity } else { 0 }
                 }
             }
         };
@@ -550,12 +540,12 @@ impl Lab {
 
     /// Whether a row was in doubt when the array was forced.
     pub fn was_given_up(&self, row: Row) -> bool {
-        self.accepted.contains(&row)
+        self.site.accepted.contains(&row)
     }
 
     /// Whether any of these rows was in doubt when the array was forced, or was touched by a silent fault.
     pub fn is_accepted(&self, index: StripeIndex, rows: Range<u64>) -> bool {
-        rows.into_iter().any(|row| self.accepted.contains(&(index, row)) || self.is_tainted((index, row)))
+        rows.into_iter().any(|row| self.site.accepted.contains(&(index, row)) || self.is_tainted((index, row)))
     }
 
     /// Whether a silent fault has touched a row, so that nobody vouches for any of it.
@@ -611,7 +601,7 @@ impl Lab {
 
     /// Rows that somebody works on, or that were in doubt when the array was forced.
     fn busy_rows(&self) -> BTreeSet<Row> {
-        let mut busy = self.accepted.clone();
+        let mut busy = self.site.accepted.clone();
         for (index, rows) in self.array().rows_under_way() {
             busy.extend(rows.map(|row| (index, row)));
         }
@@ -658,7 +648,7 @@ impl Lab {
             let answers = self.bank().is_online(member.device) && !self.bank().is_hung(member.device);
             // What a flush has lost under paths, the array may not know before the answer is there.
             let lost = |sectors: Extent| sectors.start < extent.end() && extent.start < sectors.end();
-            let is_lost = self.fabrics.members.is_some() && self.bank().lost(member.device).any(lost);
+            let is_lost = self.site.fabrics.members.is_some() && self.bank().lost(member.device).any(lost);
             let there = answers && !is_lost && !self.bank().is_unreadable(member.device, extent);
             there.then(|| bytes::Bytes::from(self.bank().peek(member.device, extent)))
         };
@@ -668,7 +658,7 @@ impl Lab {
     /// Gives up every sector of the rows that were in doubt when the array was forced: of two syndromes that disagree,
     /// it takes either for right once more is lost.
     pub fn excuse_accepted(&mut self) {
-        for row in self.accepted.clone() {
+        for row in self.site.accepted.clone() {
             let World { stack, oracle, .. } = &mut self.world;
             sectors_of(stack.bank(), row).for_each(|lba| oracle.excuse(lba));
         }
@@ -678,8 +668,8 @@ impl Lab {
     /// read as stays excused until it is written, and no more than that.
     pub fn trust_what_agrees(&mut self) {
         if self.is_whole() && !self.array().is_syncing() {
-            let doubtful = self.accepted.iter().copied().filter(|row| !agrees(self, *row)).collect();
-            self.accepted = doubtful;
+            let doubtful = self.site.accepted.iter().copied().filter(|row| !agrees(self, *row)).collect();
+            self.site.accepted = doubtful;
         }
     }
 

@@ -23,6 +23,7 @@ use super::scenario::{Act, Scenario, When};
 use super::trace::mix;
 use super::{Effort, Finding, Promise, Report, Rng, Shape, ShapeError, Trace, Verdict, Wish, draw, live};
 use crate::raid::level::Level;
+use crate::text::as_string;
 
 /// The version of the lines this program writes and reads.
 pub const SCHEMA: &str = "raidlab-sim/v1";
@@ -171,20 +172,6 @@ impl FromStr for Shard {
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.count)
-    }
-}
-
-impl TryFrom<String> for Shard {
-    type Error = ShardError;
-
-    fn try_from(text: String) -> Result<Shard, ShardError> {
-        text.parse()
-    }
-}
-
-impl From<Shard> for String {
-    fn from(shard: Shard) -> String {
-        shard.to_string()
     }
 }
 
@@ -771,19 +758,15 @@ impl fmt::Display for Hash {
     }
 }
 
-impl From<Hash> for String {
-    fn from(hash: Hash) -> String {
-        hash.to_string()
+impl FromStr for Hash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Hash, String> {
+        u64::from_str_radix(text, 16).map(Hash).map_err(|_| format!("`{text}` is not a hash of 16 hexadecimal digits"))
     }
 }
 
-impl TryFrom<String> for Hash {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Hash, String> {
-        u64::from_str_radix(&text, 16).map(Hash).map_err(|_| format!("`{text}` is not a hash of 16 hexadecimal digits"))
-    }
-}
+as_string!(Shard, Hash);
 
 impl From<Trace> for Hash {
     fn from(trace: Trace) -> Hash {

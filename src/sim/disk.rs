@@ -95,6 +95,8 @@ struct Disk {
     online: bool,
     /// How long its requests hang, if it does.
     hang: Option<Duration>,
+    /// Its requests in flight that will not be answered.
+    hanging: u32,
     slowness: u32,
     flushes_to_fail: u64,
     /// Sectors for which there is no space, if space is limited.
@@ -247,7 +249,7 @@ impl SimBank {
     /// Requests in flight are gone without a completion and without effect: nobody is there who waits for them.
     pub fn forget_requests(&mut self) {
         self.inflight.take_all();
-        self.disks.iter_mut().for_each(|disk| disk.arm = Arm::default());
+        self.disks.iter_mut().for_each(Disk::forget_requests);
     }
 
     /// Cuts the power of all disks and brings it back: requests in flight are gone without a
@@ -261,7 +263,7 @@ impl SimBank {
                 .filter(|each| each.device.0 as usize == device)
                 .filter_map(|each| disk.stored_by(each))
                 .collect();
-            disk.arm = Arm::default();
+            disk.forget_requests();
             disk.lose_power(loss, cached, torn, choose);
         }
     }
@@ -385,6 +387,7 @@ impl Disk {
             arm: Arm::default(),
             online: true,
             hang: None,
+            hanging: 0,
             slowness: 1,
             flushes_to_fail: 0,
             without_space: None,
@@ -409,19 +412,24 @@ impl Disk {
         self.medium_errors.range(extent.range()).next().is_some()
     }
 
+    /// None of its requests is in flight any more.
+    fn forget_requests(&mut self) {
+        self.arm = Arm::default();
+        self.hanging = 0;
+    }
+
     /// How a request ends that is due.
     fn answer(&mut self, inflight: &mut InFlight, now: u64) -> Result<(), IoError> {
-        match inflight.hung {
-            None => self.carry_out(inflight, now),
-            Some(_) if !self.online => Err(IoError::Offline),
-            Some(hung) => {
-                if hung == Hung::CarriedOutLate {
-                    // Whether it succeeds is not told.
-                    let _ = self.carry_out(inflight, now);
-                }
-                Err(IoError::Timeout)
-            }
+        let Some(hung) = inflight.hung else { return self.carry_out(inflight, now) };
+        self.hanging -= 1;
+        if !self.online {
+            return Err(IoError::Offline);
         }
+        if hung == Hung::CarriedOutLate {
+            // Whether it succeeds is not told.
+            let _ = self.carry_out(inflight, now);
+        }
+        Err(IoError::Timeout)
     }
 
     fn carry_out(&mut self, inflight: &mut InFlight, now: u64) -> Result<(), IoError> {

@@ -81,7 +81,7 @@ impl PartKind {
 const NO_PATH_RETRY: u32 = 5;
 
 /// So few that a queue is full now and then.
-const QUEUE_BYTES_MAX: u64 = 48 << 10;
+const QUEUE_BYTES_MAX: u64 = 24 << 10;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -96,6 +96,11 @@ impl Fabrics {
     pub const ALL: [Fabrics; 4] = [Fabrics::NONE, Fabrics::VOLUME, Fabrics::MEMBERS, Fabrics::BOTH];
     /// Neither.
     pub const NONE: Fabrics = Fabrics { volume: None, members: None };
+
+    /// Those that have one, in turn: what shows in one of them may not show in another.
+    pub fn in_turn(number: u64) -> Fabrics {
+        Fabrics::ALL[1 + (number % 3) as usize]
+    }
 
     /// By the word of the command line: `none`, `volume`, `members` or `both`.
     pub fn parse(word: &str) -> Option<Fabrics> {

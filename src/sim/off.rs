@@ -2,18 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::array::{Lab, Row, SimArray, SimStack};
-use super::fabrics::Fabrics;
+use super::array::{Lab, Row, SimArray, SimStack, Site};
 use super::losses::{earned, sectors_without_member};
-use super::path_rules::Rules;
 use super::shape::METADATA;
 use super::world::Waiting;
-use super::{DiskModel, Shape, SimBank, Snapshot};
+use super::{Shape, SimBank, Snapshot};
 use crate::block::{Bank, DeviceId, Durability, Extent, Lba, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::multipath::Paths;
 use crate::raid::Array;
-use crate::raid::assemble::{AssembleError, AssembleOptions, Candidate, Remark, assemble};
+use crate::raid::assemble::{AssembleError, AssembleOptions, Assembly, Candidate, Remark, assemble};
 use crate::raid::bitmap_super::{BitmapHeader, BitmapImage};
 use crate::raid::create::create;
 use crate::raid::geometry::StripeIndex;
@@ -58,14 +56,7 @@ pub(super) fn candidate(bank: &SimBank, disk: DeviceId) -> Option<Candidate> {
 pub struct Off {
     pub(super) bank: Fault<SimBank>,
     pub(super) clients: Waiting<SimStack>,
-    pub(super) shape: Shape,
-    pub(super) model: DiskModel,
-    pub(super) fabrics: Fabrics,
-    pub(super) seed: u64,
-    pub(super) rules: Rules,
-    pub(super) disks: Vec<DeviceId>,
-    pub(super) accepted: BTreeSet<Row>,
-    pub(super) liars: BTreeSet<DeviceId>,
+    pub(super) site: Site,
     /// Rows that the cut may have left in disagreement, if anything was missing then.
     pub(super) in_doubt: BTreeSet<Row>,
     /// A member was missing when the power went.
@@ -82,7 +73,7 @@ impl Off {
     /// What paths still carried when the array was stopped is gone with them: it had been given up.
     #[must_use]
     pub(super) fn without_ghosts(mut self) -> Off {
-        if self.fabrics.any() {
+        if self.site.fabrics.any() {
             self.bank.forget_requests();
             self.bank.inner_mut().forget_requests();
         }
@@ -101,7 +92,7 @@ impl Off {
 
     /// Disks in the box.
     pub fn disks(&self) -> &[DeviceId] {
-        &self.disks
+        &self.site.disks
     }
 
     /// Whether a member was missing when the power went.
@@ -111,15 +102,15 @@ impl Off {
 
     /// All disks that had stopped answer again.
     pub fn bring_all_back(&mut self) {
-        for disk in &self.disks {
+        for disk in &self.site.disks {
             self.bank.inner_mut().bring_back(*disk);
         }
     }
 
     /// Whether the disk is among the freshest, and others are as fresh.
     pub fn has_equals(&self, device: DeviceId) -> bool {
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        self.in_sync_events(&others) >= self.in_sync_events(&self.disks)
+        let others: Vec<DeviceId> = self.site.disks.iter().copied().filter(|disk| *disk != device).collect();
+        self.in_sync_events(&others) >= self.in_sync_events(&self.site.disks)
     }
 
     /// Whether nothing is wrong with a disk, as far as it is not on its medium.
@@ -134,9 +125,9 @@ impl Off {
 
     /// A copy of a disk is put in, too.
     pub fn duplicate(&mut self, device: DeviceId) {
-        let copy = self.bank.inner_mut().add_disk(self.model);
+        let copy = self.bank.inner_mut().add_disk(self.site.model);
         self.bank.inner_mut().copy(device, copy);
-        self.disks.push(copy);
+        self.site.disks.push(copy);
         self.copies.push((device, copy));
     }
 
@@ -148,21 +139,21 @@ impl Off {
     /// Takes copies of disks out again.
     pub fn take_copies_out(&mut self) {
         for (_, copy) in std::mem::take(&mut self.copies) {
-            self.disks.retain(|disk| *disk != copy);
+            self.site.disks.retain(|disk| *disk != copy);
         }
     }
 
     /// Too little is left: a new array is made of the same disks, and nothing is promised of what they held.
     pub fn make_anew(mut self) -> Lab {
         self.take_copies_out();
-        let count = self.shape.disks + self.shape.spares;
-        self.disks.truncate(count);
-        while self.disks.len() < count {
-            self.disks.push(self.bank.inner_mut().add_disk(self.model));
+        let count = self.site.shape.disks + self.site.shape.spares;
+        self.site.disks.truncate(count);
+        while self.site.disks.len() < count {
+            self.site.disks.push(self.bank.inner_mut().add_disk(self.site.model));
         }
         self.bank.clear();
         self.bring_all_back();
-        make(self.bank.inner_mut(), self.shape, &self.disks);
+        make(self.bank.inner_mut(), self.site.shape, &self.site.disks);
         self.made_anew = true;
         self.assemble(false).unwrap_or_else(|refused| panic!("a new array does not assemble: {}", refused.1))
     }
@@ -181,25 +172,24 @@ impl Off {
             let candidate = candidate(self.bank(), **disk);
             candidate.is_some_and(|candidate| candidate.superblock.role() == MemberRole::Slot(slot.into()))
         };
-        self.disks.iter().find(claims).copied()
+        self.site.disks.iter().find(claims).copied()
     }
 
     /// Whether an array would come of the other disks, none of them behind, with every sector on them.
     pub fn can_lose(&self, device: DeviceId) -> bool {
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
-        if self.in_sync_events(&others) < self.in_sync_events(&self.disks) || !self.accepted.is_empty() {
+        let others: Vec<DeviceId> = self.site.disks.iter().copied().filter(|disk| *disk != device).collect();
+        if self.in_sync_events(&others) < self.in_sync_events(&self.site.disks) || !self.site.accepted.is_empty() {
             return false;
         }
         let bank = Paths::Direct(self.bank.clone());
-        let started = start(bank, &others, AssembleOptions::default(), SyncOptions::UNLIMITED);
-        let Ok((array, _)) = started else { return false };
+        let Ok(array) = start(bank, &others) else { return false };
         (0..array.geometry().capacity().0).all(|lba| !earned(&array, Lba(lba)))
     }
 
     /// Makes a disk hold what it held once, unless its count of events would not tell.
     pub fn restore(&mut self, device: DeviceId, snapshot: Snapshot) -> bool {
         let now = self.bank().snapshot(device);
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        let others: Vec<DeviceId> = self.site.disks.iter().copied().filter(|disk| *disk != device).collect();
         self.bank_mut().restore(device, snapshot);
         let tells = self.events(&[device]) + 1 < self.events(&others);
         if !tells {
@@ -214,9 +204,7 @@ impl Off {
         let mut bank = self.bank.clone();
         bank.inner_mut().bring_back(device);
         let bank = Paths::Direct(bank);
-        let Ok((array, _)) = start(bank, &[device], AssembleOptions::default(), SyncOptions::UNLIMITED) else {
-            return false;
-        };
+        let Ok(array) = start(bank, &[device]) else { return false };
         let whole = Extent::new(Lba(0), array.geometry().capacity());
         let mut half = self.clients.clone().join(Paths::Direct(array));
         half.wake();
@@ -233,10 +221,10 @@ impl Off {
         let data = half.stack.bank().members().get(device).expect("it was started of it").data_offset();
         let mut bank = half.stack.into_bank().into_bank().into_bank();
         // What nobody else has ever written: should it be seen beside the others, it is garbage.
-        let apart = [0xa5].repeat((self.shape.member.0 * u64::from(self.shape.grain)) as usize);
+        let apart = [0xa5].repeat((self.site.shape.member.0 * u64::from(self.site.shape.grain)) as usize);
         bank.inner_mut().write_media(device, data, &apart);
         let snapshot = bank.inner().snapshot(device);
-        let others: Vec<DeviceId> = self.disks.iter().copied().filter(|disk| *disk != device).collect();
+        let others: Vec<DeviceId> = self.site.disks.iter().copied().filter(|disk| *disk != device).collect();
         let before = self.bank().snapshot(device);
         self.bank_mut().restore(device, snapshot);
         let is_behind = self.in_sync_events(&[device]) < self.in_sync_events(&others);
@@ -251,7 +239,7 @@ impl Off {
     /// Whether the freshest members do not answer: whoever starts the rest goes back in history.
     pub fn newest_is_away(&self) -> bool {
         let (here, away): (Vec<DeviceId>, Vec<DeviceId>) =
-            self.disks.iter().partition(|disk| self.bank().is_online(**disk));
+            self.site.disks.iter().partition(|disk| self.bank().is_online(**disk));
         self.events(&here) < self.events(&away) || self.in_sync_events(&here) < self.in_sync_events(&away)
     }
 
@@ -280,105 +268,46 @@ impl Off {
     /// As [`Off::assemble`], with a say in what begins at once.
     pub fn assemble_with(self, force: bool, sync: SyncOptions) -> Result<Lab, Box<(Off, AssembleError)>> {
         let options = AssembleOptions { force, ..AssembleOptions::default() };
-        let Off {
-            bank,
-            clients,
-            shape,
-            model,
-            fabrics,
-            seed,
-            rules,
-            disks,
-            mut accepted,
-            liars,
-            in_doubt,
-            degraded,
-            owed,
-            copies,
-            made_anew,
-        } = self;
-        match start(fabrics.under(bank, &disks, seed), &disks, options, sync) {
-            Ok((array, remarks)) => {
-                // Of a disk and its copy one takes part at the most; the other one is taken away.
-                let mut disks = disks;
-                for (original, copy) in copies {
-                    let left = if array.members().get(copy).is_some() { original } else { copy };
-                    disks.retain(|disk| *disk != left);
-                }
-                let mut world = clients.join(fabrics.over(array, seed));
-                world.wake();
-                if force && remarks.contains(&Remark::ForcedClean) {
-                    accepted.extend(&in_doubt);
-                    for lba in sectors_without_member(world.stack.bank(), &in_doubt) {
-                        world.oracle.excuse(lba);
-                    }
-                }
-                // Old members stand beside newer ones: any sector may be of any time.
-                if made_anew || remarks.iter().any(|remark| matches!(remark, Remark::ForcedIn { .. })) {
-                    let geometry = world.stack.bank().geometry();
-                    let rows = |index| (0..geometry.stripe(index).rows.0).map(move |row| (index, row));
-                    accepted.extend((0..geometry.stripes()).map(StripeIndex).flat_map(rows));
-                    (0..geometry.capacity().0).for_each(|lba| world.oracle.excuse(Lba(lba)));
-                }
-                let lost = world.stack.bank().degraded();
-                let (whole, taken, unchecked) = (owed - lost, owed & lost, BTreeSet::new());
-                Ok(Lab {
-                    world,
-                    shape,
-                    model,
-                    fabrics,
-                    seed,
-                    rules,
-                    disks,
-                    remarks,
-                    accepted,
-                    liars,
-                    unchecked,
-                    whole,
-                    taken,
-                })
-            }
-            Err((bank, error)) => {
-                let bank = *bank;
-                let off = Off {
-                    bank,
-                    clients,
-                    shape,
-                    model,
-                    fabrics,
-                    seed,
-                    rules,
-                    disks,
-                    accepted,
-                    liars,
-                    in_doubt,
-                    degraded,
-                    owed,
-                    copies,
-                    made_anew,
-                };
-                Err(Box::new((off, error)))
+        let Assembly { geometry, start, remarks, .. } = match assembly(&self.bank, &self.site.disks, options) {
+            Ok(assembly) => assembly,
+            Err(error) => return Err(Box::new((self, error))),
+        };
+        let Off { bank, clients, mut site, in_doubt, owed, copies, made_anew, .. } = self;
+        let bank = site.fabrics.under(bank, &site.disks, site.seed);
+        let array = Array::start(bank, geometry, start, sync);
+        // Of a disk and its copy one takes part at the most; the other one is taken away.
+        for (original, copy) in copies {
+            let left = if array.members().get(copy).is_some() { original } else { copy };
+            site.disks.retain(|disk| *disk != left);
+        }
+        let mut world = clients.join(site.fabrics.over(array, site.seed));
+        world.wake();
+        if force && remarks.contains(&Remark::ForcedClean) {
+            site.accepted.extend(&in_doubt);
+            for lba in sectors_without_member(world.stack.bank(), &in_doubt) {
+                world.oracle.excuse(lba);
             }
         }
+        // Old members stand beside newer ones: any sector may be of any time.
+        if made_anew || remarks.iter().any(|remark| matches!(remark, Remark::ForcedIn { .. })) {
+            let geometry = world.stack.bank().geometry();
+            let rows = |index| (0..geometry.stripe(index).rows.0).map(move |row| (index, row));
+            site.accepted.extend((0..geometry.stripes()).map(StripeIndex).flat_map(rows));
+            (0..geometry.capacity().0).for_each(|lba| world.oracle.excuse(Lba(lba)));
+        }
+        let lost = world.stack.bank().degraded();
+        Ok(Lab { world, site, remarks, unchecked: BTreeSet::new(), whole: owed - lost, taken: owed & lost })
     }
 }
 
-type Started = Result<(SimArray, Vec<Remark>), (Box<Fault<SimBank>>, AssembleError)>;
-
 /// After a power cut what a read returns is what is on the medium, and after a clean stop what counts is on both.
-pub(super) fn start(
-    bank: Paths<Fault<SimBank>>,
-    disks: &[DeviceId],
-    options: AssembleOptions,
-    sync: SyncOptions,
-) -> Started {
-    let there = disks.iter().filter(|disk| bank.bank().inner().is_online(**disk));
-    let candidates = there.filter_map(|disk| candidate(bank.bank().inner(), *disk)).collect();
-    match assemble(candidates, options) {
-        Ok(assembly) => {
-            let array = Array::start(bank, assembly.geometry, assembly.start, sync);
-            Ok((array, assembly.remarks))
-        }
-        Err(error) => Err((Box::new(bank.into_bank()), error)),
-    }
+fn assembly(bank: &Fault<SimBank>, disks: &[DeviceId], options: AssembleOptions) -> Result<Assembly, AssembleError> {
+    let there = disks.iter().filter(|disk| bank.inner().is_online(**disk));
+    assemble(there.filter_map(|disk| candidate(bank.inner(), *disk)).collect(), options)
+}
+
+/// The array that comes of these disks, if nobody forces it.
+pub(super) fn start(bank: Paths<Fault<SimBank>>, disks: &[DeviceId]) -> Result<SimArray, AssembleError> {
+    let Assembly { geometry, start, .. } = assembly(bank.bank(), disks, AssembleOptions::default())?;
+    Ok(Array::start(bank, geometry, start, SyncOptions::UNLIMITED))
 }

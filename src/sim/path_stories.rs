@@ -46,11 +46,13 @@ impl PathTeller {
 
     fn story(&mut self, at: usize) {
         let side = self.side();
-        match self.rng.below(8) {
+        match self.rng.below(10) {
             0 => self.order(side, at),
             1 => self.flap(side, at),
             2 => self.late(side, at),
             3 => self.cut_off(side, at),
+            4 => self.given_up(side, at),
+            5 => self.lies(side, at),
             _ => {
                 let part = self.part(side);
                 let health = self.health();
@@ -162,6 +164,29 @@ impl PathTeller {
         if side == Side::Members {
             let later = at + 3 + self.rng.below(20) as usize;
             self.step(When::Op(later), Act::ReAdd(Target::Faulty));
+        }
+    }
+
+    /// What one side keeps is given up, for the other is lost, too. That is back first, and others write.
+    fn given_up(&mut self, side: Side, at: usize) {
+        let part = |number| Part { side, kind: PartKind::Hba, number };
+        let kept = self.step(When::Op(at), Act::Component(part(0), Health::Stalled));
+        let soon = self.rng.below(4);
+        let lost = self.step(When::After(soon, kept), Act::Component(part(1), Health::Down));
+        let until = 30 + self.rng.below(120);
+        let back = self.step(When::After(until, lost), Act::Component(part(1), Health::Up));
+        let later = 10 + self.rng.below(80);
+        self.step(When::After(later, back), Act::Component(part(0), Health::Up));
+    }
+
+    /// Nothing is read or written by any path, and checkers may find them well.
+    fn lies(&mut self, side: Side, at: usize) {
+        let part = |number| Part { side, kind: PartKind::Hba, number };
+        let one = self.step(When::Op(at), Act::Component(part(0), Health::FailsIo));
+        let other = self.step(When::After(0, one), Act::Component(part(1), Health::FailsIo));
+        for number in 0..2 {
+            let events = 100 + self.rng.below(600);
+            self.step(When::After(events, other), Act::Component(part(number), Health::Up));
         }
     }
 

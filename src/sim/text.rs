@@ -9,8 +9,9 @@ use super::fabrics::{Part, Side};
 use super::scenario::{Act, Moment, Target, When};
 use super::{CacheLoss, ClientOp};
 use crate::block::{Durability, Extent, Lba, Sectors};
-use crate::disk::{DurationText, duration};
 use crate::fabric::health::HealthError;
+use crate::text::as_string;
+use crate::units::Span;
 
 type Read<T> = Result<T, String>;
 
@@ -47,7 +48,7 @@ impl<'a> Words<'a> {
     }
 
     fn duration(&mut self) -> Read<Duration> {
-        self.parsed("a duration as 30s or 250us", duration)
+        self.parsed("a duration as 30s or 250us", |word| word.parse().ok().map(|Span(time)| time))
     }
 
     fn times(&mut self) -> Read<u64> {
@@ -98,26 +99,7 @@ impl fmt::Display for ExtentText {
     }
 }
 
-/// Makes a type with `Display` and `FromStr` a string in files.
-macro_rules! as_string {
-    ($type:ty) => {
-        impl TryFrom<String> for $type {
-            type Error = String;
-            fn try_from(text: String) -> Read<$type> {
-                text.parse()
-            }
-        }
-        impl From<$type> for String {
-            fn from(value: $type) -> String {
-                value.to_string()
-            }
-        }
-    };
-}
-
-as_string!(ClientOp);
-as_string!(When);
-as_string!(Act);
+as_string!(ClientOp, When, Act);
 
 /// `read 0+8`, `write 0+8 [fua]`, `zero 0+8 [fua]`, `discard 0+8`, `flush`.
 impl FromStr for ClientOp {
@@ -240,7 +222,7 @@ impl fmt::Display for When {
         match *self {
             When::Op(count) => write!(f, "op {count}"),
             When::Answered(count) => write!(f, "answered {count}"),
-            When::Time(time) => write!(f, "time {}", DurationText(time)),
+            When::Time(time) => write!(f, "time {}", Span(time)),
             When::Io(target, count) => write!(f, "io {target} {count}"),
             When::Recovery(percent) => write!(f, "recovery {percent}%"),
             When::Phase(moment, count) => write!(f, "phase {} {count}", moment.name()),
@@ -367,7 +349,7 @@ impl fmt::Display for Act {
                 range.map_or(Ok(()), |range| write!(f, " {}", ExtentText(range)))?;
                 strikes.map_or(Ok(()), |strikes| write!(f, " x{strikes}"))
             }
-            Act::Hang(target, time) => write!(f, "hang {target} {}", DurationText(time)),
+            Act::Hang(target, time) => write!(f, "hang {target} {}", Span(time)),
             Act::Slow(target, factor) => write!(f, "slow {target} x{factor}"),
             Act::LoseFlush(target, count) => write!(f, "lose-flush {target} x{count}"),
             Act::Fill(target) => write!(f, "fill {target}"),

@@ -182,8 +182,7 @@ fn hunt_all(args: &MutantsArgs, mutants: &[Mutant], manner: Manner) -> Vec<Hunte
 fn hunt(mutant: Mutant, args: &MutantsArgs, stop: &AtomicBool) -> Option<Hunted> {
     let began = core_time();
     let effort = args.crash_points.effort();
-    let paths = if mutant.is_of_paths() { Fabrics::BOTH } else { Fabrics::NONE };
-    let wish = Wish { paths, ..Wish::default() };
+    let paths = |seed: u64| if mutant.is_of_paths() { Fabrics::in_turn(seed) } else { Fabrics::NONE };
     let mut hunted = Hunted {
         mutant: mutant.id().to_owned(),
         source: mutant.source(),
@@ -199,7 +198,7 @@ fn hunt(mutant: Mutant, args: &MutantsArgs, stop: &AtomicBool) -> Option<Hunted>
         }
         let seed = args.start + hunted.seeds;
         hunted.seeds += 1;
-        finding = fails(mutant, &draw(seed, &wish), effort);
+        finding = fails(mutant, &draw(seed, &Wish { paths: paths(seed), ..Wish::default() }), effort);
         if let Some(own) = finding.take_if(|finding| fails_without(finding)) {
             hunted.fails_without.push(own.scenario.seed);
         }

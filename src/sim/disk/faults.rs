@@ -88,8 +88,7 @@ impl SimBank {
 
     /// Whether `device` hangs, or requests still do that it left hanging.
     pub fn is_hung(&self, device: DeviceId) -> bool {
-        self.disk(device).hang.is_some()
-            || self.inflight.iter().any(|each| each.device == device && each.hung.is_some())
+        self.disk(device).hang.is_some() || self.disk(device).hanging > 0
     }
 
     /// Whether requests of `device` may fail for what was done to it here.
@@ -194,6 +193,7 @@ impl Disk {
             let _ = self.carry_out(inflight, stamp);
         }
         inflight.hung = Some(hung);
+        self.hanging += 1;
     }
 
     fn limit_space(&mut self) {
