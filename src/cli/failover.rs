@@ -118,15 +118,13 @@ pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome
     if let Some(of) = &args.sweep {
         return sweep::run(args, &profile, &fabric, of, client, manner, out);
     }
-    if let Some(why) = profile.contradiction() {
-        return Err(Failure::usage(why));
-    }
     let (scenario, topology) = match Scenario::shipped(&args.scenario, &fabric, &profile) {
         Some(scenario) => (scenario, None),
         None => scenario_file::read(&args.scenario).map_err(Failure::usage)?,
     };
     let graph = topology.unwrap_or(fabric);
-    profile.settings.retry_safety.check(graph.paths()).map_err(|why| Failure::usage(why.to_string()))?;
+    profile.fencing = graph.paths().iter().map(|path| path.fencing).min().unwrap_or(profile.fencing);
+    profile.settle().map_err(Failure::usage)?;
     if let Some(unknown) = scenario.unknown_component(&graph) {
         let known: Vec<&str> = graph.components().iter().map(|component| component.name.as_str()).collect();
         return Err(Failure::usage(keys::unknown("component", unknown, &known)));

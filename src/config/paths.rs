@@ -128,9 +128,7 @@ impl PathsConfig {
         for (key, Word(value)) in &self.settings {
             keys::set(&mut profile, key, value)?;
         }
-        if let Some(why) = profile.contradiction() {
-            return Err(why);
-        }
+        profile.settle()?;
         let below_raid = profile.settings.retry_safety.check_below_raid(self.force || !self.at.is_under());
         below_raid.map_err(|error| format!("{error} (force = true in [paths])"))?;
         Ok(profile)

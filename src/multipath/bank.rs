@@ -323,9 +323,13 @@ impl<F: Fabric> Multipath<F> {
         }
         path.latencies.record(io.sent_at, now);
         if is_answered {
-            (path.heard_at, path.served) = (now, true);
-            // Requests are served again: when none is any more, they wait anew.
-            (map.gave_up, map.give_up_at) = (false, None);
+            path.heard_at = now;
+            // What was asked before the path failed may be answered later, and says nothing of what waits since.
+            if path.active && io.sent_at >= path.reinstated_at {
+                path.served = true;
+                // Requests are served again: when none is any more, they wait anew.
+                (map.gave_up, map.give_up_at) = (false, None);
+            }
         } else {
             path.erred = io.sent_at;
         }
@@ -347,7 +351,10 @@ impl<F: Fabric> Multipath<F> {
         path_now.check_due = path_now.check_due.min(now + self.settings.polling_interval);
         // What somebody asked for says nothing of the path.
         let is_new = path_now.erred >= path_now.reinstated_at;
-        let is_barren = matches!(why, Why::Io(_)) && !path_now.served && is_new;
+        // One that nothing was asked of for so long may have been well all that time.
+        let queueing_max = self.settings.queueing_max().unwrap_or(Duration::MAX);
+        let is_idle = is_new && path_now.erred.since(path_now.reinstated_at) > queueing_max;
+        let is_barren = matches!(why, Why::Io(_)) && !path_now.served && is_new && !is_idle;
         if why != Why::Asked {
             path_now.trial.failed(&self.settings, !is_barren, now);
         }
@@ -366,8 +373,7 @@ impl<F: Fabric> Multipath<F> {
         }
         self.note(map, Change::Failed(path, why), now);
         // Whoever looks only now and then may always find a path that has just come back and will not serve, either.
-        let of = &self.maps[map];
-        if !of.has_path() && of.give_up_at.is_some_and(|at| at <= now) {
+        if self.maps[map].waits_in_vain(now) {
             self.give_up(map, now);
         }
         if mutant::is_on(Mutant::BackAtOnce) && why != Why::Asked {
@@ -439,9 +445,9 @@ impl<F: Fabric> Multipath<F> {
             return;
         }
         let of = &mut self.maps[map];
+        of.totals.q_timeouts += u64::from(!of.gave_up);
         of.gave_up = true;
         of.give_up_at = None;
-        of.totals.q_timeouts += 1;
         of.queue_bytes = 0;
         let mut failed: Vec<(usize, Request)> = std::mem::take(&mut of.queue).into();
         failed.extend(self.give_up_held(map));

@@ -32,7 +32,7 @@ impl<F: Fabric> Multipath<F> {
             }
             let of = &mut self.maps[map];
             of.totals.total_q_time += u64::from(!of.queue.is_empty());
-            if of.give_up_at.is_some_and(|at| at <= now) && !of.has_path() {
+            if of.waits_in_vain(now) {
                 self.give_up(map, now);
             }
             self.fall_back(map, now);

@@ -101,6 +101,7 @@ fn path_of<F: Fabric>(multipath: &Multipath<F>, map: &Map, path: &Path, now: Ins
         "hctl": info.hctl,
         "link": fabric.link(path.id).to_string(),
         "access": fabric.access(path.id).to_string(),
+        "fencing": info.fencing.to_string(),
         "inflight": path.load.requests,
         "oldest_ms": oldest,
         "p50_us": micros(50),

@@ -141,6 +141,7 @@ pub fn set(profile: &mut Profile, key: &str, value: &str) -> Result<(), String> 
             };
         }
         "retry_safety" => {
+            profile.safety_is_asked = true;
             settings.retry_safety = match value.split_once(' ') {
                 None if value == "none" => RetrySafety::None,
                 None if value == "abort" => RetrySafety::Abort,

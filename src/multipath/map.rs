@@ -333,6 +333,11 @@ impl Map {
         self.paths.iter().any(|path| path.active)
     }
 
+    /// Whether what waits for a path has waited for too long, or since others had.
+    pub(super) fn waits_in_vain(&self, now: Instant) -> bool {
+        !self.has_path() && (self.gave_up || self.give_up_at.is_some_and(|at| at <= now))
+    }
+
     /// Whether no path but this one takes requests.
     pub(super) fn is_alone(&self, at: usize) -> bool {
         !self.paths.iter().enumerate().any(|(other, path)| other != at && path.active)

@@ -46,6 +46,8 @@ pub struct Profile {
     pub settings: Settings,
     /// What the target promises.
     pub fencing: Fencing,
+    /// Whether `retry_safety` was asked for; else it [follows](Profile::settle) from what the target promises.
+    pub safety_is_asked: bool,
 }
 
 impl ProfileName {
@@ -85,7 +87,13 @@ impl ProfileName {
     /// Its timers.
     pub fn profile(self) -> Profile {
         let settings = Settings::default();
-        let fc = Profile { preset: Preset::San, transport: Transport::FC, settings, fencing: Fencing::Epoch };
+        let fc = Profile {
+            preset: Preset::San,
+            transport: Transport::FC,
+            settings,
+            fencing: Fencing::Epoch,
+            safety_is_asked: false,
+        };
         match self {
             ProfileName::Classic => fc.with_hba_timeout(s(30)),
             ProfileName::Tuned => {
@@ -152,6 +160,21 @@ impl Profile {
     /// The same, with these units behind it.
     pub fn graph_for(&self, units: &[DeviceId]) -> Graph {
         self.preset.graph_for(units).with_fencing(self.fencing)
+    }
+
+    /// Settles what was not asked for: where a target promises no fence, a write whose fate is unknown waits until it can
+    /// land no more.
+    ///
+    /// # Errors
+    /// Says [what contradicts what](Profile::contradiction).
+    pub fn settle(&mut self) -> Result<(), String> {
+        if !self.safety_is_asked {
+            self.settings.retry_safety = match self.fencing {
+                Fencing::None => RetrySafety::Hold(self.transport.silent_loss_max()),
+                Fencing::Session | Fencing::Epoch => Settings::default().retry_safety,
+            };
+        }
+        self.contradiction().map_or(Ok(()), Err)
     }
 
     /// What contradicts what, in words.

@@ -183,7 +183,7 @@ fn a_map_is_shown_as_multipath_shows_it() {
     let shown = topology::show(&lab.multipath, &lab.multipath.maps()[0], "mpatha", "3600", 0);
     let lines: Vec<&str> = shown.lines().collect();
     assert_eq!(lines[0], "mpatha (3600) dm-0 RAIDLAB,VOLUME");
-    assert_eq!(lines[1], "size=1.0M features='1 queue_if_no_path' hwhandler='1 alua' wp=rw");
+    assert_eq!(lines[1], "size=1.0M features='1 queue_if_no_path' hwhandler='1 alua' wp=rw fencing=epoch");
     assert_eq!(lines[2], "|-+- policy='service-time 0' prio=50 status=active");
     assert_eq!(lines[3], "| |- 0:0:0:0 sda 8:0 active ready running");
     assert_eq!(lines[4], "| |- 0:0:1:0 sdb 8:16 failed ready running");

@@ -44,7 +44,8 @@ pub(super) fn device_number(path: PathId) -> String {
     format!("8:{}", u32::from(path.0) * 16)
 }
 
-/// A map as `multipath -ll` shows it. `name`, `wwid` and its device's number head it; sizes are in binary units, as there.
+/// A map as `multipath -ll` shows it, and what all its paths promise besides. `name`, `wwid` and its device's number head it; sizes
+/// are in binary units, as there.
 pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &str, number: usize) -> String {
     let settings = multipath.settings();
     let fabric = multipath.fabric();
@@ -53,7 +54,10 @@ pub fn show<F: Fabric>(multipath: &Multipath<F>, map: &Map, name: &str, wwid: &s
     let write = if limits.read_only { "ro" } else { "rw" };
     let mut text = format!("{name} ({wwid}) dm-{number} RAIDLAB,VOLUME\n");
     let size = size_word(limits.capacity.bytes());
-    writeln!(text, "size={size} features='{features}' hwhandler='{handler}' wp={write}").expect("text takes all");
+    let promised = map.paths().iter().map(|path| fabric.paths()[usize::from(path.id.0)].fencing).min();
+    let fencing = promised.map_or_else(String::new, |fencing| format!(" fencing={fencing}"));
+    writeln!(text, "size={size} features='{features}' hwhandler='{handler}' wp={write}{fencing}")
+        .expect("text takes all");
     for (at, group) in map.groups().iter().enumerate() {
         let last_group = at + 1 == map.groups().len();
         let status = group_word(map, at);

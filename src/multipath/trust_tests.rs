@@ -183,6 +183,24 @@ fn a_fence_says_nothing_of_a_write_that_came_back_after_it_was_asked_for() {
     assert_eq!((lab.sent_to(0), lab.sent_to(1)), (2, 2));
 }
 
+/// What was asked before the only path failed is answered after it. That is no service: what waits then is given up in time.
+#[test]
+fn an_answer_to_what_was_asked_before_does_not_let_requests_wait_for_ever() {
+    let settings = Settings { no_path_retry: NoPathRetry::Checks(1), polling_interval: s(1), ..in_turn() };
+    let mut lab = Lab::new(1, &settings);
+    lab.fabric().verdicts[0] = Some(Verdict::Down);
+    lab.fabric().ways[0] = Way::Silent;
+    lab.read();
+    lab.fabric().ways[0] = Way::Fail(IoError::Transport);
+    lab.read();
+    lab.pass(ms(1));
+    assert!(!lab.state(0).0, "the second one came back");
+    let now = lab.now;
+    lab.fabric().give_back(PathId(0), Ok(()), now);
+    let done = lab.pass(s(4));
+    assert_eq!(done.iter().map(|completion| completion.result).collect::<Vec<_>>(), [Ok(()), Err(IoError::Transport)]);
+}
+
 /// H5: probes are answered, requests are not. Multipathd would take such a path again at every check, 720 times an hour.
 #[test]
 fn a_checker_that_lies_does_not_make_a_path_go_up_and_down_for_ever() {

@@ -394,7 +394,7 @@ impl Lab {
     /// Fails or reinstates a path by order. `false`: there is none.
     pub fn order_path(&mut self, side: Side, number: u16, order: PathOrder) -> bool {
         let now = self.world.now();
-        self.site.rules.asked(side, now);
+        self.site.rules.asked(side, &self.world);
         self.site.rules.harms += 1;
         each_side!(self, side, multipath => {
             match order {

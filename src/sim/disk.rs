@@ -104,6 +104,8 @@ struct Disk {
     medium_errors: BTreeSet<u64>,
     /// Sectors whose last write a failed flush took with it.
     lost: RangeSet<u64>,
+    /// Those of them since somebody asked.
+    lost_anew: Vec<Extent>,
     submitted: u64,
     hits: Hits,
     /// What was stored since somebody asked, if anybody does.
@@ -226,6 +228,14 @@ impl SimBank {
     /// Reads that have met unreadable sectors since the last call.
     pub fn take_unreadable(&mut self) -> Vec<(DeviceId, Extent)> {
         std::mem::take(&mut self.met_unreadable)
+    }
+
+    /// Where writes were that failed flushes have taken with them since the last call.
+    pub fn take_lost(&mut self) -> Vec<(DeviceId, Extent)> {
+        let of = |(number, disk): (usize, &mut Disk)| {
+            std::mem::take(&mut disk.lost_anew).into_iter().map(move |extent| (DeviceId(number as u32), extent))
+        };
+        self.disks.iter_mut().enumerate().flat_map(of).collect()
     }
 
     /// What was stored on `device` since the last call; nothing is kept before the first.
@@ -393,6 +403,7 @@ impl Disk {
             without_space: None,
             medium_errors: BTreeSet::new(),
             lost: RangeSet::new(),
+            lost_anew: Vec::new(),
             submitted: 0,
             hits: Hits::default(),
             written: None,
@@ -476,6 +487,7 @@ impl Disk {
         self.hits.flushes_lost += 1;
         for cached in self.cache.drain(..) {
             self.lost.insert(cached.extent.range());
+            self.lost_anew.push(cached.extent);
         }
         Err(IoError::Medium)
     }

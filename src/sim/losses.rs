@@ -63,6 +63,11 @@ pub(super) fn account(stack: &mut SimStack, oracle: &mut Oracle) {
             }
         }
     }
+    let lost = array.bank_mut().bank_mut().inner_mut().take_lost();
+    // Paths may have given the flush up and sent another one: nobody is told that this one failed.
+    if array.bank().multipath().is_some() {
+        lost.into_iter().for_each(|(device, extent)| taint(array, oracle, device, extent));
+    }
     for (device, extent) in array.bank_mut().bank_mut().inner_mut().take_unreadable() {
         let Some(member) = array.members().get(device) else { continue };
         for row in rows_of(array, member, extent) {

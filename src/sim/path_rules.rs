@@ -74,10 +74,11 @@ impl Rules {
     }
 
     /// Somebody fails paths, or changes the group.
-    pub(super) fn asked(&mut self, side: Side, now: Instant) {
+    pub(super) fn asked(&mut self, side: Side, world: &World<SimStack>) {
+        self.look(world);
         match side {
-            Side::Volume => self.volume.asked(now),
-            Side::Members => self.members.asked(now),
+            Side::Volume => self.volume.asked(world.now()),
+            Side::Members => self.members.asked(world.now()),
         }
     }
 

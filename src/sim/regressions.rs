@@ -626,3 +626,95 @@ choose = 0
 "#,
     );
 }
+
+/// Requests to a member waited for a path for ever: a read that was asked before the last path failed was answered after it, which
+/// was taken for service, and nobody gave up what came later.
+#[test]
+fn raid0_answered_after_the_last_path_failed() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 2
+regime = "unbudgeted"
+
+[array]
+level = "raid0"
+disks = 2
+chunk = 1
+member = 10
+
+[paths]
+members = "sas-dual"
+
+[clients]
+depth = 2
+ops = ["write 0+1", "read 0+1", "write 0+1", "write 2+1"]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "component members hba-1 fails-io"
+
+[[step]]
+id = 2
+when = "op 3"
+do = "component members hba-0 fails-io"
+"#,
+    );
+}
+
+/// A write to the volume waited for a path for ever: the map had given up in an outage before, in which paths had come back without
+/// being asked for anything, and it did not give up what it held when the next outage began.
+#[test]
+fn raid4_held_when_the_map_has_given_up() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 3
+regime = "budgeted"
+
+[array]
+level = "raid4"
+disks = 3
+chunk = 1
+member = 10
+
+[paths]
+volume = "san"
+
+[clients]
+depth = 2
+ops = ["read 0+1", "write 0+1", "read 0+1"]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "component volume hba-0 down"
+
+[[step]]
+id = 2
+when = "op 0"
+do = "component volume hba-1 down"
+
+[[step]]
+id = 3
+when = "op 1"
+do = "mend"
+
+[[step]]
+id = 4
+when = "op 1"
+do = "rest"
+
+[[step]]
+id = 5
+when = "op 2"
+do = "component volume hba-0 down"
+
+[[step]]
+id = 6
+when = "5 events after 5"
+do = "component volume hba-1 down"
+"#,
+    );
+}

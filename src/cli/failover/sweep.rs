@@ -44,9 +44,7 @@ pub fn run(
     for value in values(range) {
         let mut profile = *profile;
         keys::set(&mut profile, key, &Span(value).to_string()).map_err(Failure::usage)?;
-        if let Some(why) = profile.contradiction() {
-            return Err(Failure::usage(format!("{key} {}: {why}", Span(value))));
-        }
+        profile.settle().map_err(|why| Failure::usage(format!("{key} {}: {why}", Span(value))))?;
         points.push(point(&profile, fabric, value, args.hiccup.0, client));
     }
     let command = replay(args);

@@ -111,10 +111,8 @@ fn cases_of_conf(conf: &Path) -> Result<Vec<Case>, Failure> {
     let variants = variants(&root).map_err(|why| Failure::usage(format!("{shown}: {why}")))?;
     let mut cases = Vec::new();
     for (name, settings) in variants {
-        for (transport, profile) in transports(conf, &settings)? {
-            if let Some(why) = profile.contradiction() {
-                return Err(Failure::usage(format!("{shown}: {name}, {transport}: {why}")));
-            }
+        for (transport, mut profile) in transports(conf, &settings)? {
+            profile.settle().map_err(|why| Failure::usage(format!("{shown}: {name}, {transport}: {why}")))?;
             cases.push(Case { name: name.clone(), transport, profile });
         }
     }

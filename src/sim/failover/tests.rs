@@ -1,7 +1,6 @@
 //! What the field's tables say of failovers, measured in virtual time.
 
 use super::*;
-use crate::fabric::Fencing;
 use crate::fabric::emulated::{Health, Point};
 use crate::fabric::graph::Preset;
 use crate::fabric::transport::{LINK_EVENT_DELAY, Transport};
@@ -64,7 +63,7 @@ fn the_formula_holds_for_every_way_to_notice_a_loss() {
     ];
     let mut wrong = Vec::new();
     for (preset, transport, scenario, seconds) in table {
-        let profile = Profile { preset, transport, settings: Settings::default(), fencing: Fencing::Epoch };
+        let profile = Profile { preset, transport, settings: Settings::default(), ..ProfileName::Classic.profile() };
         let bound = shipped(scenario, &profile).stall_max(&profile).unwrap();
         if bound.abs_diff(s(seconds)) > Duration::from_millis(1) {
             wrong.push(format!("{transport:?}, {scenario}: {bound:?}, not {seconds} s"));
@@ -287,6 +286,9 @@ fn a_policy_that_the_paths_do_not_promise_is_refused() {
     assert!(why.contains("retry_safety abort") && why.contains("hold"), "{why}");
     profile.settings.retry_safety = RetrySafety::Hold(Duration::from_secs(180));
     assert_eq!(profile.contradiction(), None);
+    let mut not_asked = Profile { fencing: Fencing::None, ..ProfileName::Classic.profile() };
+    assert_eq!(not_asked.settle(), Ok(()));
+    assert_eq!(not_asked.settings.retry_safety, RetrySafety::Hold(not_asked.transport.silent_loss_max()));
 }
 
 #[test]
