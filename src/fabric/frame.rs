@@ -59,7 +59,8 @@ pub(super) enum Ending {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Question {
-    Probe(Probe),
+    /// With its number on the path: a late answer to an older one says nothing.
+    Probe(Probe, u64),
     Ping,
     Login,
 }

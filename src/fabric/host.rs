@@ -43,6 +43,8 @@ pub struct Host {
     notes: Vec<(Instant, PathId, Note)>,
     /// Commands that each path was sent, repetitions too.
     sent: Vec<u64>,
+    /// Number of the last probe on each path.
+    probed: Vec<u64>,
     reserved: Vec<(PathId, Reserve, bool)>,
 }
 
@@ -59,6 +61,7 @@ impl Host {
             initiator: Initiator::new(transport, &paths, Instant::START),
             generations: vec![0; paths.len()],
             sent: vec![0; paths.len()],
+            probed: vec![0; paths.len()],
             reserved: Vec::new(),
             epochs: BTreeMap::new(),
             asked: Vec::new(),
@@ -81,6 +84,7 @@ impl Host {
         self.limits.extend(paths.iter().map(|path| (path.unit, limits)));
         self.generations.resize(self.paths.len(), 0);
         self.sent.resize(self.paths.len(), 0);
+        self.probed.resize(self.paths.len(), 0);
     }
 
     /// Commands that a path was sent so far, repetitions too.
@@ -155,7 +159,11 @@ impl Host {
                     self.accesses[usize::from(path.0)] = access;
                 }
                 match question {
-                    Question::Probe(_) => self.events.push(Event::Probed(path, verdict)),
+                    Question::Probe(_, number) if number == self.probed[usize::from(path.0)] => {
+                        self.events.push(Event::Probed(path, verdict));
+                    }
+                    // Whoever asked has given it up, and asked again.
+                    Question::Probe(..) => {}
                     Question::Ping => {}
                     Question::Login => self.initiator.back(path, now, &mut self.out),
                 }
@@ -286,7 +294,10 @@ impl Fabric for Host {
     }
 
     fn probe(&mut self, path: PathId, probe: Probe, _now: Instant) {
-        self.send(path, Content::Ask(Question::Probe(probe)));
+        let number = &mut self.probed[usize::from(path.0)];
+        *number += 1;
+        let question = Question::Probe(probe, *number);
+        self.send(path, Content::Ask(question));
     }
 
     fn fence(&mut self, path: PathId, via: PathId, now: Instant) {

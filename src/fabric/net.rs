@@ -371,7 +371,7 @@ impl Net {
 fn refused(content: &Content) -> Option<Content> {
     match content {
         Content::Command(command) => Some(Content::Refused(command.tag)),
-        Content::Ask(question @ Question::Probe(Probe::DirectIo)) => {
+        Content::Ask(question @ Question::Probe(Probe::DirectIo, _)) => {
             Some(Content::Told(*question, Verdict::Down, None))
         }
         _ => None,
@@ -381,7 +381,7 @@ fn refused(content: &Content) -> Option<Content> {
 /// The answer of something that says that it is not well.
 fn denied(content: &Content) -> Option<Content> {
     match content {
-        Content::Ask(question @ Question::Probe(_)) => Some(Content::Told(*question, Verdict::Down, None)),
+        Content::Ask(question @ Question::Probe(..)) => Some(Content::Told(*question, Verdict::Down, None)),
         _ => None,
     }
 }

@@ -20,7 +20,7 @@ use crate::block::{Bank, Buf, Completion, DeviceId, Extent, Instant, IoError, Lb
 enum Asker {
     Command(Tag, RequestId),
     /// A checker that reads.
-    Checker(Access),
+    Checker(Question, Access),
 }
 
 #[derive(Clone, Debug)]
@@ -215,7 +215,7 @@ impl<B: Bank> Target<B> {
     fn has_begun(&self, path: PathId, is_it: impl Fn(Tag, RequestId) -> bool) -> bool {
         self.at_unit.values().any(|of| match of.asker {
             Asker::Command(tag, id) => of.path == path && is_it(tag, id),
-            Asker::Checker(_) => false,
+            Asker::Checker(..) => false,
         })
     }
 
@@ -297,11 +297,11 @@ impl<B: Bank> Target<B> {
             Access::Unavailable => Verdict::Down,
             Access::Transitioning => Verdict::Pending,
         };
-        if question == Question::Probe(Probe::DirectIo) && verdict == Verdict::Up {
+        if matches!(question, Question::Probe(Probe::DirectIo, _)) && verdict == Verdict::Up {
             let limits: Limits = self.bank.limits(self.info(path).unit);
             let first = Extent::new(Lba(0), limits.logical_block);
             let op = Op::Read(Buf::stale(first.length.at_grain(limits.grain)));
-            let of = AtUnit { path, generation, epoch: u64::MAX, asker: Asker::Checker(access) };
+            let of = AtUnit { path, generation, epoch: u64::MAX, asker: Asker::Checker(question, access) };
             return self.ask_unit(of, first, op, now);
         }
         self.send(path, Content::Told(question, verdict, Some(access)));
@@ -341,7 +341,7 @@ impl<B: Bank> Target<B> {
             let content = match asker {
                 Asker::Command(tag, _) => Content::Answer(tag, matches!(op, Op::Read(_)).then_some(op), result),
                 // Whatever the unit says, the path has brought it.
-                Asker::Checker(access) => Content::Told(Question::Probe(Probe::DirectIo), Verdict::Up, Some(access)),
+                Asker::Checker(question, access) => Content::Told(question, Verdict::Up, Some(access)),
             };
             self.send(path, content);
         }

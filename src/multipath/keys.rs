@@ -408,7 +408,7 @@ mod tests {
             for (key, value) in all(&profile) {
                 set(&mut other, key, &value).unwrap_or_else(|error| panic!("{key} {value}: {error}"));
             }
-            assert_eq!(other, profile, "{name}");
+            assert_eq!(other, Profile { safety_is_asked: true, ..profile }, "{name}");
         }
     }
 

@@ -10,7 +10,7 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::Failed;
-use super::fabrics::{Fabrics, Part, Side, cut_off_by, is_cut_off, mend};
+use super::fabrics::{Fabrics, Part, Side, cut_off_by, cut_off_without, is_cut_off, mend};
 use super::losses::{account, earned_by_clients, is_lost, may_fail, rows_of, sectors_of, taint};
 use super::mending::agrees;
 use super::off::{Off, candidate, make, start};
@@ -389,6 +389,11 @@ impl Lab {
             Side::Volume => cut_off_by(&self.world.stack, part, health),
             Side::Members => cut_off_by(self.array().bank(), part, health),
         }
+    }
+
+    /// The member that would be cut off if this path took no requests.
+    pub fn cut_off_without(&self, path: u16) -> Option<DeviceId> {
+        cut_off_without(self.array().bank(), PathId(path))
     }
 
     /// Fails or reinstates a path by order. `false`: there is none.

@@ -244,6 +244,14 @@ pub(super) fn cut_off_by<B: Bank>(paths: &Paths<B>, part: Part, health: Health) 
     maps.filter(|map| !map.paths().iter().any(|path| served(&path))).map(Map::unit).collect()
 }
 
+/// The unit that would have no path that is well, if this one took no requests.
+pub(super) fn cut_off_without<B: Bank>(paths: &Paths<B>, path: PathId) -> Option<DeviceId> {
+    let multipath = paths.multipath()?;
+    let map = multipath.maps().iter().find(|map| map.paths().iter().any(|of| of.id == path))?;
+    let serves = |of: &Path| of.id != path && of.active && is_path_well(multipath.fabric(), of.id);
+    (!map.paths().iter().any(serves)).then(|| map.unit())
+}
+
 /// Everything is well again.
 pub(super) fn mend<B: Bank>(multipath: &mut Multipath<Emulated<B>>, now: Instant) {
     let fabric = multipath.fabric_mut();

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use super::array::Lab;
+use super::array::{Lab, PathOrder};
 use super::coverage::Coverage;
 use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on};
 use super::explain::{assembled_words, event_words, strike_words};
@@ -707,23 +707,14 @@ impl<'a> Life<'a> {
 
     /// A component of a fabric changes. Where faults know a budget, what it cuts off can be lost.
     fn change_component(&mut self, part: Part, health: Health) -> Done {
-        let budgeted = self.scenario.regime == Regime::Budgeted;
         let lab = self.lab_mut();
-        if part.side == Side::Members && health != Health::Up && budgeted {
-            let lost: Vec<DeviceId> = lab
-                .cut_off_by(part, health)
-                .into_iter()
-                .filter(|unit| lab.array().members().get(*unit).is_some_and(Member::serves))
-                .collect();
-            let can_be_lost = match lost[..] {
-                [] => true,
-                [device] => lab.can_lose(device, None),
-                _ => false,
-            };
-            if !can_be_lost {
+        if part.side == Side::Members && health != Health::Up {
+            let cut_off = lab.cut_off_by(part, health);
+            if !self.may_cut_off(&cut_off) {
                 return Done::HeldBack;
             }
         }
+        let lab = self.lab_mut();
         match (lab.set_health(part, health), health) {
             (false, _) => Done::Nothing,
             (true, Health::Up) => Done::Managed,
@@ -731,15 +722,42 @@ impl<'a> Life<'a> {
         }
     }
 
+    /// Somebody fails or reinstates a path, or changes the group.
+    fn order_path(&mut self, side: Side, order: PathOrder, number: u16) -> Done {
+        let lab = self.lab_mut();
+        if (side, order) == (Side::Members, PathOrder::Fail) {
+            let cut_off: Vec<DeviceId> = lab.cut_off_without(number).into_iter().collect();
+            if !self.may_cut_off(&cut_off) {
+                return Done::HeldBack;
+            }
+        }
+        managed(self.lab_mut().order_path(side, number, order))
+    }
+
+    /// Whether disks may lose all their paths.
+    fn may_cut_off(&mut self, disks: &[DeviceId]) -> bool {
+        let budgeted = self.scenario.regime == Regime::Budgeted;
+        let lab = self.lab_mut();
+        let serves = |disk: &&DeviceId| lab.array().members().get(**disk).is_some_and(Member::serves);
+        let lost: Vec<DeviceId> = disks.iter().filter(serves).copied().collect();
+        match lost[..] {
+            _ if !budgeted => true,
+            [] => true,
+            [device] => lab.can_lose(device, None),
+            _ => false,
+        }
+    }
+
     fn act_on_all(&mut self, act: Act) -> Done {
-        if let Act::Component(part, health) = act {
-            return self.change_component(part, health);
+        match act {
+            Act::Component(part, health) => return self.change_component(part, health),
+            Act::Path(side, order, number) => return self.order_path(side, order, number),
+            _ => {}
         }
         let lab = self.lab_mut();
         let end = Lba(lab.array().geometry().capacity().0);
         match act {
             Act::Add => return managed(lab.add_disk().is_ok()),
-            Act::Path(side, order, number) => return managed(lab.order_path(side, number, order)),
             Act::Check => lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end),
             Act::Repair { trust_data } => lab.array_mut().start_scrub(Scrub::Repair { trust_data }, Lba(0)..end),
             Act::Freeze => lab.array_mut().set_sync_options(SyncOptions { frozen: true, ..SyncOptions::UNLIMITED }),
