@@ -162,9 +162,8 @@ impl Host {
                     Question::Probe(_, number) if number == self.probed[usize::from(path.0)] => {
                         self.events.push(Event::Probed(path, verdict));
                     }
-                    // Whoever asked has given it up, and asked again.
-                    Question::Probe(..) => {}
-                    Question::Ping => {}
+                    // Of an older probe: whoever asked has given it up, and asked again.
+                    Question::Probe(..) | Question::Ping => {}
                     Question::Login => self.initiator.back(path, now, &mut self.out),
                 }
             }
