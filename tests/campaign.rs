@@ -41,7 +41,7 @@ fn no_seed_finds_anything(mut sample: Sample) {
 /// Paths over the array, under it, and both; components fail, and whatever else befalls a life.
 fn no_seed_with_paths_finds_anything(mut sample: Sample) {
     let effort = Effort { cuts: Cuts::Every(997), ..Effort::PLAIN };
-    lived(sample.seed(), count(15, 10_000), |seed| {
+    lived(sample.seed(), count(45, 10_000), |seed| {
         let wish = Wish { paths: Fabrics::in_turn(seed), ..Wish::default() };
         Life::live(&draw(seed, &wish), effort, false)
     });
