@@ -22,7 +22,7 @@ use crate::disk::Fault;
 use crate::fabric::emulated::Health;
 use crate::fabric::{Fabric, PathId};
 use crate::multipath::Paths;
-use crate::multipath::map::Map;
+use crate::multipath::map::{Change, Map};
 use crate::raid::assemble::Remark;
 use crate::raid::compute::{Known, compare_copies, compare_parity};
 use crate::raid::create::joining;
@@ -185,6 +185,7 @@ impl Lab {
         self.site.disks.push(disk);
         let now = self.world.now();
         self.array_mut().bank_mut().add_unit(disk, now);
+        self.site.rules.look(&self.world);
         let (number, sync_size) = (self.array().next_device_number(), self.array().geometry().sync_size());
         let superblock =
             joining(&like, self.site.shape.device(disk), number, sync_size).expect("disks are of one size");
@@ -366,6 +367,11 @@ impl Lab {
             self.site.rules.judge(&mut self.world, self.site.fabrics)?;
         }
         Ok(())
+    }
+
+    /// What happened to maps of paths since the last call, and was judged.
+    pub fn drain_path_changes(&mut self) -> Vec<(Side, DeviceId, Change)> {
+        self.site.rules.drain_changes()
     }
 
     /// A component is as `health` says from now on. `false`: there is none.

@@ -351,11 +351,16 @@ fn run_until(lab: &mut Lab, onlooker: &mut Onlooker<'_>, end: impl Fn(&Lab) -> b
     Err(Failed::Endless)
 }
 
+/// Lets a check or repair come to its end, which a failed array never does.
+fn until_scrubbed(lab: &mut Lab, onlooker: &mut Onlooker<'_>) -> Result<(), Failed> {
+    run_until(lab, onlooker, |lab| !lab.array().is_scrubbing() || lab.array().is_failed())
+}
+
 /// A check finds nothing, but for what is excused, and overlooks nothing.
 fn scrub(lab: &mut Lab, onlooker: &mut Onlooker<'_>) -> Result<(), Failed> {
     let end = Lba(lab.array().geometry().capacity().0);
     lab.array_mut().start_scrub(Scrub::Check, Lba(0)..end);
-    run_until(lab, onlooker, |lab| !lab.array().is_scrubbing())?;
+    until_scrubbed(lab, onlooker)?;
     for mismatch in &lab.array().scrub_report().mismatches {
         if !lab.is_accepted(mismatch.stripe, mismatch.rows.clone()) {
             return Err(Failed::Mismatch { stripe: mismatch.stripe, row: mismatch.rows.start });
@@ -370,6 +375,6 @@ fn repair(lab: &mut Lab, onlooker: &mut Onlooker<'_>) -> Result<(), Failed> {
     onlooker.tell(lab, "everything is repaired".to_owned());
     let end = Lba(lab.array().geometry().capacity().0);
     lab.array_mut().start_scrub(Scrub::Repair { trust_data: false }, Lba(0)..end);
-    run_until(lab, onlooker, |lab| !lab.array().is_scrubbing())?;
+    until_scrubbed(lab, onlooker)?;
     before.judge(lab)
 }

@@ -22,12 +22,15 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::array::Lab;
+use super::fabrics::Side;
 use super::life::{Copied, Effort, Report, Verdict, Watch, live, live_watched};
 use super::scenario::Scenario;
 use super::shape::METADATA;
 use super::{ClientOp, Failed, Failure, OpId, Value};
-use crate::block::{Extent, Instant, Lba, Sectors};
+use crate::block::{DeviceId, Extent, Instant, Lba, Sectors};
 use crate::disk::Strike;
+use crate::multipath::map::{Change, Why};
+use crate::multipath::topology::state_word;
 use crate::parity::Kernel;
 use crate::raid::assemble::Remark;
 use crate::raid::compute::{self, Known};
@@ -413,6 +416,42 @@ pub fn event_words(event: Event) -> String {
         Event::BadBlocks(device, extent) => format!("disk-{}: {} recorded as bad", device.0, data(extent)),
         Event::Corrected(device, extent) => format!("disk-{}: read error corrected at {}", device.0, data(extent)),
         Event::ArrayFailed => "the array has failed".to_owned(),
+    }
+}
+
+/// What happened to the map of a unit.
+pub fn change_words(side: Side, unit: DeviceId, change: Change) -> String {
+    let what = match change {
+        Change::Failed(path, why) => {
+            let why = match why {
+                Why::Io(error) => error.to_string(),
+                Why::Checker(state) => format!("found {}", state_word(state)),
+                Why::Link(link) => format!("its link is {link}"),
+                Why::Silence(time) => format!("silent for {time:?}"),
+                Why::Asked => "as asked".to_owned(),
+            };
+            format!("path {} is failed ({why})", path.0)
+        }
+        Change::Reinstated(path) => format!("path {} is reinstated", path.0),
+        Change::KeptOut(path, state) => format!("path {} is well, and kept out ({})", path.0, state_word(state)),
+        Change::Marginal(path, true) => format!("path {} is marginal", path.0),
+        Change::Marginal(path, false) => format!("path {} is marginal no more", path.0),
+        Change::Hedged(path) => format!("a late read goes down path {}, too", path.0),
+        Change::Switched(group) => format!("requests go down group {}", group + 1),
+        Change::Queueing => "no path is left, requests wait".to_owned(),
+        Change::GaveUp(count) => format!("{count} requests are given up"),
+        Change::Resumed(count) => format!("{count} requests go on"),
+        Change::Fencing(path) => format!("the nexus of path {} is to be ended", path.0),
+        Change::Fenced(path) => format!("the nexus of path {} has ended", path.0),
+        Change::Aborting(path) => format!("a write of path {} is to be aborted", path.0),
+        Change::Aborted(path) => format!("a write of path {} is aborted", path.0),
+        Change::Resetting => "the unit is to be reset".to_owned(),
+        Change::Reset => "the unit is reset".to_owned(),
+        Change::Epoch(epoch) => format!("connection generation {epoch} begins"),
+    };
+    match side {
+        Side::Volume => format!("volume: {what}"),
+        Side::Members => format!("disk-{}: {what}", unit.0),
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::array::{Lab, PathOrder};
 use super::coverage::Coverage;
 use super::crash::{self, EVENTS_MAX, Onlooker, Tally, Views, audit, power_on};
-use super::explain::{assembled_words, event_words, strike_words};
+use super::explain::{assembled_words, change_words, event_words, strike_words};
 use super::fabrics::{Part, Side};
 use super::off::Off;
 use super::scenario::{Act, Aftermath, Again, CrashPoint, Moment, Regime, Scenario, Target, When};
@@ -399,7 +399,12 @@ impl<'a> Life<'a> {
         };
         let lab = self.lab_mut();
         lab.array().check_invariants();
-        lab.check_paths()?;
+        let paths = lab.check_paths();
+        for (side, unit, change) in self.lab_mut().drain_path_changes() {
+            self.tell(change_words(side, unit, change));
+        }
+        paths?;
+        let lab = self.lab_mut();
         lab.check_written()?;
         let lab = self.lab();
         if lab.world.events().is_multiple_of(CHECK_ALL) {
@@ -951,6 +956,8 @@ impl<'a> Life<'a> {
         }
         let begun = self.lab().world.now();
         self.pause = Some(Pause::Resting);
+        // What was at rest while paths were lost is looked at again when they are back.
+        self.quiet_since = None;
         loop {
             if self.is_crash_point()? {
                 return Ok(());

@@ -23,7 +23,7 @@ use crate::disk::FaultKind;
 use crate::fabric::emulated::Emulated;
 use crate::fabric::transport::Transport;
 use crate::multipath::Multipath;
-use crate::multipath::map::{Change, Map, Why};
+use crate::multipath::map::{Change, Map, Path, PathState, Why};
 use crate::multipath::settings::Settings;
 
 use super::World;
@@ -36,6 +36,9 @@ const ECHO: Duration = Duration::from_secs(8);
 
 /// When all has been well for so long, every path is back.
 const SETTLED: Duration = Duration::from_secs(20);
+
+/// How long a path is kept out that was reinstated and served nothing, many times.
+const KEPT_OUT: Duration = Duration::from_secs(64);
 
 /// Between two looks at a path.
 const TICK: Duration = Duration::from_secs(1);
@@ -62,6 +65,8 @@ pub struct Rules {
     judged_at: Instant,
     /// A component is not as it was.
     is_changed: bool,
+    /// What happened to maps and was not told yet.
+    changes: Vec<(Side, DeviceId, Change)>,
 }
 
 /// So often rules are judged while nothing happens to paths.
@@ -94,12 +99,20 @@ impl Rules {
         self.is_changed = true;
     }
 
+    /// What happened to maps since the last call.
+    pub(super) fn drain_changes(&mut self) -> Vec<(Side, DeviceId, Change)> {
+        std::mem::take(&mut self.changes)
+    }
+
     /// Judges what has happened since the last time.
     pub(super) fn judge(&mut self, world: &mut World<SimStack>, fabrics: Fabrics) -> Result<(), Broken> {
         let now = world.now();
         let stack = &mut world.stack;
         let of_members = stack.bank_mut().bank_mut().multipath_mut().map(Multipath::drain_changes).unwrap_or_default();
         let of_volume = stack.multipath_mut().map(Multipath::drain_changes).unwrap_or_default();
+        let told = |side: Side| move |(_, unit, change): &(Instant, DeviceId, Change)| (side, *unit, *change);
+        self.changes.extend(of_members.iter().map(told(Side::Members)));
+        self.changes.extend(of_volume.iter().map(told(Side::Volume)));
         let is_quiet = of_members.is_empty() && of_volume.is_empty() && !self.is_changed;
         if is_quiet && now.since(self.judged_at) < LOOK {
             return Ok(());
@@ -127,7 +140,7 @@ impl Rules {
         let array = world.stack.bank_mut();
         marks.into_iter().for_each(|mark| array.bank_mut().mark(mark));
         let begun = world.oldest().unwrap_or(now);
-        if let (Some(preset), Some(since)) = (fabrics.volume, self.volume.dead_since()) {
+        if let (Some(preset), Some(since)) = (fabrics.volume, self.volume.waits_since()) {
             let (waits, most) = (now.since(since.max(begun)), given_up_within(Side::Volume, &transport(preset)));
             if waits > most {
                 let how = format!("an operation waits for {waits:?} while no path answers, {most:?} are allowed");
@@ -361,6 +374,14 @@ impl PathRules {
         if !settled {
             return Ok(());
         }
+        // What was found well and served nothing is kept out for twice as long each time.
+        let kept_out = |path: &&Path| {
+            path.state == PathState::Shaky
+                && Self::recently(self.paths[usize::from(path.id.0)].unwell_at, now, SETTLED + KEPT_OUT)
+        };
+        if map.paths().iter().any(|path| !path.active && kept_out(&path)) {
+            return Ok(());
+        }
         if let Some(idle) = map.paths().iter().find(|path| !path.active) {
             return broken("O9", format_args!("path {} is well and takes no requests", idle.id.0));
         }
@@ -386,9 +407,10 @@ impl PathRules {
         Ok(())
     }
 
-    /// Since when nothing is answered on any path of the only map.
-    fn dead_since(&self) -> Option<Instant> {
-        self.maps.first().and_then(|map| map.dead_since)
+    /// Since when nothing is answered on any path of the only map, for no other reason than that.
+    fn waits_since(&self) -> Option<Instant> {
+        let map = self.maps.first()?;
+        Some(map.dead_since?.max(map.late_at.unwrap_or(Instant::START)))
     }
 
     /// Somebody fails a path, or changes the group.
