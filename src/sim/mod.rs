@@ -11,7 +11,7 @@
 //! without power, [`losses`] what faults have left of its rows.
 //!
 //! A [`scenario`] is all that will happen to one array, as data: [drawn](mod@draw) from a seed, or written by hand. A
-//! [`life`] carries it out, [`mod@crash`] cuts the power of copies of it, and [`coverage`] counts what was reached. Nothing
+//! [`life`] carries it out (`steps`: what is done to disks, paths and power), [`mod@crash`] cuts the power of copies of it, and [`coverage`] counts what was reached. Nothing
 //! here reads a clock or starts a thread.
 
 pub mod array;
@@ -50,6 +50,7 @@ mod rng;
 pub mod scenario;
 mod shape;
 pub mod shrink;
+mod steps;
 mod strikes;
 mod text;
 mod token;
