@@ -128,6 +128,7 @@ fn words_that_are_wrong() {
         ("--profile clasic", "did you mean classic?"),
         ("--scenario cable-pul", "did you mean cable-pull?"),
         ("--scenario zzz", "known are cable-pull"),
+        ("cable-pull", "`raidlab failover --scenario cable-pull`"),
         ("--scenario unknown.toml", "there is no component \"cable7\": did you mean cable"),
         ("--scenario bad.toml", "\"dead\" is no health of a component"),
         ("--set hba_timeout", "is not KEY=VALUE"),

@@ -100,6 +100,12 @@ fn profile_of(text: &str) -> Result<ProfileName, String> {
 /// Runs `failover`.
 pub fn run(args: &FailoverArgs, manner: Manner, out: &mut impl Write) -> Outcome {
     let (mut profile, of_lab) = match &args.lab {
+        Some(lab) if !lab.exists() && lab.to_str().is_some_and(|word| SCENARIOS.contains(&word)) => {
+            let lab = lab.display();
+            return Err(Failure::usage(format!(
+                "{lab} is a scenario, and no lab: `raidlab failover --scenario {lab}`"
+            )));
+        }
         Some(lab) => path::fabric_of(lab).map(|(profile, graph)| (profile, Some(graph)))?,
         None => (args.profile.profile(), None),
     };

@@ -116,7 +116,7 @@ pub enum Command {
     Sim(sim::SimArgs),
     /// What a failure of a path costs: a timeline in virtual time, and what shorter timers trade
     Failover(failover::FailoverArgs),
-    /// Paths: what their timers come to
+    /// Paths: list, fail and reinstate them, and what their timers come to
     Path(path::PathArgs),
     /// What this host can do, and what to type for the rest
     Doctor,
