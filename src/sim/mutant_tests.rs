@@ -279,6 +279,8 @@ fn drawn_lives_with_paths_find_known_bugs_of_paths() {
         Mutant::StaleBuffer,
         Mutant::WorstGroup,
         Mutant::FailedPathUsed,
+        Mutant::CheckerProlongsWait,
+        Mutant::OverlapsWrites,
     ];
     for mutant in quick {
         let fails = |seed: &u64| {
@@ -289,4 +291,36 @@ fn drawn_lives_with_paths_find_known_bugs_of_paths() {
         let found = (0..40).find(fails).unwrap_or_else(|| panic!("{mutant}: {}", mutant.breaks()));
         println!("{mutant}: seed {found}");
     }
+}
+
+/// A mirror behind paths is lived, with these operations and steps.
+fn lived_behind_paths(ops: &[&str], steps: &[(&str, &str)]) -> Result<(), Failed> {
+    let mut text = format!(
+        "schema = \"raidlab-scenario/v1\"\nseed = 1\nregime = \"budgeted\"\n[array]\nlevel = \"raid1\"\ndisks = 2\n\
+         chunk = 8\nmember = 128\n[paths]\nvolume = \"san\"\n[clients]\ndepth = 1\nops = {ops:?}\n"
+    );
+    for (at, (when, act)) in steps.iter().enumerate() {
+        text += &format!("[[step]]\nid = {}\nwhen = \"{when}\"\ndo = \"{act}\"\n", at + 1);
+    }
+    lived(&Scenario::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}")), Effort::PLAIN)
+}
+
+/// All paths are lost with a write on its way, which is given up; nobody could ask for an end of its nexus on the way that it went.
+/// The other side comes back, a newer write goes there, and then the first side delivers what it has kept.
+#[test]
+fn what_was_given_up_does_not_land_over_what_is_newer() {
+    tells(Mutant::GivenUpForgotten, || {
+        let steps = [
+            ("op 1", "fail-path volume 1"),
+            ("op 1", "fail-path volume 2"),
+            ("op 1", "fail-path volume 3"),
+            ("op 1", "component volume hba-0 stalled"),
+            ("op 1", "component volume hba-1 down"),
+            ("op 2", "rest"),
+            ("time 15s", "component volume hba-1 up"),
+            ("answered 3", "component volume hba-0 up"),
+        ];
+        let reads = ["read 0+4"; 12];
+        lived_behind_paths(&[&["write 0+4"; 3][..], &reads].concat(), &steps)
+    });
 }

@@ -374,11 +374,10 @@ impl PathRules {
         if !settled {
             return Ok(());
         }
-        // What was found well and served nothing is kept out for twice as long each time.
-        let kept_out = |path: &&Path| {
-            path.state == PathState::Shaky
-                && Self::recently(self.paths[usize::from(path.id.0)].unwell_at, now, SETTLED + KEPT_OUT)
-        };
+        // What was found well and served nothing is kept out for twice as long each time, be it for the unit.
+        let unwell_at = |path: &Path| self.paths[usize::from(path.id.0)].unwell_at.max(memory.late_at);
+        let kept_out =
+            |path: &&Path| path.state == PathState::Shaky && Self::recently(unwell_at(path), now, SETTLED + KEPT_OUT);
         if map.paths().iter().any(|path| !path.active && kept_out(&path)) {
             return Ok(());
         }

@@ -48,9 +48,10 @@ pub struct MutantsArgs {
     /// So much time of a core for each at most
     #[arg(long = "for", value_name = "DURATION", default_value = "2m")]
     time: Span,
-    /// Before which events the power of a copy is cut: every, every Nth, none, or a sample
-    #[arg(long, value_name = "every|N|none|sample", default_value_t = CrashPoints::Nth(37))]
-    crash_points: CrashPoints,
+    /// Before which events the power of a copy is cut: every, every Nth, none, or a sample [default: 37; none for bugs of
+    /// paths, which show without]
+    #[arg(long, value_name = "every|N|none|sample")]
+    crash_points: Option<CrashPoints>,
     /// Mutants at a time [default: as many as there are cores]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     jobs: Option<u32>,
@@ -181,7 +182,8 @@ fn hunt_all(args: &MutantsArgs, mutants: &[Mutant], manner: Manner) -> Vec<Hunte
 /// One seed after the other, until one fails with the mutant and passes without it. `None`: interrupted.
 fn hunt(mutant: Mutant, args: &MutantsArgs, stop: &AtomicBool) -> Option<Hunted> {
     let began = core_time();
-    let effort = args.crash_points.effort();
+    let usual = if mutant.is_of_paths() { CrashPoints::None } else { CrashPoints::Nth(37) };
+    let effort = args.crash_points.unwrap_or(usual).effort();
     let paths = |seed: u64| if mutant.is_of_paths() { Fabrics::in_turn(seed) } else { Fabrics::NONE };
     let mut hunted = Hunted {
         mutant: mutant.id().to_owned(),
