@@ -47,11 +47,12 @@ pub fn lines(profile: &Profile, measured: &Outcome) -> Vec<Line> {
             Happening::Map(Change::Aborted(path)) => (Key::Aborted, vec![*path]),
             Happening::Map(change) => (Key::Other(*change), Vec::new()),
         };
-        // What happens to several paths within a millisecond is told once.
+        // What happens to several paths within a millisecond is told once; so is a change of the group, which may come with each of them.
+        let is_shared = !paths.is_empty() || matches!(key, Key::Other(Change::Switched(_)));
         let near = lines.iter_mut().rev().take(40).filter(|line| since - line.0 < Duration::from_millis(1));
         let mut same = near.filter_map(|line| line.1.and(&key).map(|both| (line, both)));
         match same.next() {
-            Some((line, both)) if !paths.is_empty() => {
+            Some((line, both)) if is_shared => {
                 line.1 = both;
                 line.2.extend(paths);
             }
