@@ -192,17 +192,17 @@ impl<B: Bank> Array<B> {
         if superblock.recovery.is_some() {
             return no("it was not in sync when it left");
         }
-        // Started apart it counts its own events, which say nothing of what it holds. But it tells then that it was without those
-        // who served here all the time.
-        let known_as = |member: &Member| superblock.roles.get(member.superblock.dev_number as usize);
-        let knows = |member: &Member| match member.place {
-            Place::Slot(slot) => known_as(member) == Some(&MemberRole::Slot(u16::from(slot.0))),
+        // Started apart it counts its own events, which say nothing of what it holds. But its table tells that it was without those
+        // who served here all the time. Whom it has for faulty may have come back since, and served.
+        let is_known = |member: &Member| match member.place {
+            Place::Slot(slot) => {
+                let known = superblock.roles.get(member.superblock.dev_number as usize);
+                known == Some(&MemberRole::Slot(u16::from(slot.0)))
+            }
             _ => false,
         };
-        let is_stranger = |member: &Member| known_as(member) == Some(&MemberRole::Faulty);
-        let apart = others().filter(|member| member.serves()).any(is_stranger)
-            || !others().filter(|member| member.is_in_sync()).any(knows)
-            || superblock.events > self.control.events();
+        let apart =
+            !others().filter(|member| member.is_in_sync()).any(is_known) || superblock.events > self.control.events();
         if apart {
             return no("it was started without those who serve now, or they all came later");
         }
