@@ -255,9 +255,13 @@ impl<F: Fabric> Multipath<F> {
             return;
         }
         let (map, _) = self.place(path);
-        let others = self.active_paths(map, Some(path));
-        if !others.is_empty() {
-            self.begin_fence(map, path, &others, now);
+        let mut ways = self.active_paths(map, Some(path));
+        if ways.is_empty() {
+            // Alone it speaks for itself: a write may have come back while an older fence was asked for, which does not count for it.
+            ways = self.active_paths(map, None);
+        }
+        if !ways.is_empty() {
+            self.begin_fence(map, path, &ways, now);
         }
     }
 

@@ -813,3 +813,47 @@ do = "rot-superblock slot-2"
 "#,
     );
 }
+
+/// O4 broken: a write came back while an end of its path's nexus was asked for, which did not count for it; when that was done the path
+/// was the only one, nobody else could ask for another end, and the write waited for ever.
+#[test]
+fn raid6_o4_fenced_twice() {
+    passes(
+        r#"
+schema = "raidlab-scenario/v1"
+seed = 0
+regime = "budgeted"
+
+[array]
+level = "raid6"
+disks = 4
+chunk = 1
+member = 10
+
+[paths]
+members = "sas-dual"
+
+[clients]
+depth = 5
+ops = [
+    "write 0+1", "flush", "write 0+1", "flush", "write 0+1", "write 13+2",
+    "write 0+1",
+]
+
+[[step]]
+id = 1
+when = "op 0"
+do = "component members port-3 black-hole=rx"
+
+[[step]]
+id = 2
+when = "op 7"
+do = "component members port-3 up"
+
+[[step]]
+id = 3
+when = "op 7"
+do = "component members hba-0 down"
+"#,
+    );
+}
