@@ -35,7 +35,10 @@ impl<F: Fabric> Multipath<F> {
                 Prio::Const => 1,
                 Prio::Alua => alua(self.fabric.access(id)),
                 Prio::Ana => ana(self.fabric.access(id)),
-                Prio::Weighted(weights) => weights.of(&self.fabric.paths()[usize::from(id.0)].hctl),
+                Prio::Weighted(weights) => {
+                    let info = &self.fabric.paths()[usize::from(id.0)];
+                    weights.of(&info.hctl, &info.name)
+                }
                 Prio::Latency(_) => path.latency_prio,
                 Prio::Random(seed) => 1 + (self.chance(seed) % 10) as i32,
             };
