@@ -31,17 +31,17 @@ enum Of {
 enum Pattern {
     /// The numbers that each field may be, as a set of bits.
     Address([u16; 4]),
-    /// The letters and digits that each character may be, as a set of bits; none behind the end.
-    Name([u64; NAME_MAX]),
+    /// The pattern as it was typed, and zeroes behind it.
+    Name([u8; TEXT_MAX]),
 }
 
 /// What no path's address is refused by.
 const ANY: u16 = u16::MAX;
 
-/// So many characters a pattern of names may stand for.
-const NAME_MAX: usize = 8;
+/// So many characters a pattern of names may have.
+const TEXT_MAX: usize = 16;
 
-/// What may stand in a name, by the number of its bit. The dash comes first: in a set it stands for itself there.
+/// What may stand in a name, by the number of its bit.
 const LETTERS: &[u8] = b"-abcdefghijklmnopqrstuvwxyz0123456789_";
 
 impl Of {
@@ -55,7 +55,12 @@ impl Of {
     fn pattern(self, text: &str) -> Result<Pattern, String> {
         match self {
             Of::Address => fields(text).map(Pattern::Address),
-            Of::Name => letters(text).map(Pattern::Name),
+            Of::Name => {
+                letters(text)?;
+                let mut kept = [0; TEXT_MAX];
+                kept[..text.len()].copy_from_slice(text.as_bytes());
+                Ok(Pattern::Name(kept))
+            }
         }
     }
 }
@@ -111,13 +116,18 @@ impl Pattern {
                     *field == ANY || number.is_some_and(|number| number < 16 && field & 1 << number != 0)
                 })
             }
-            Pattern::Name(letters) => {
-                let length = letters.iter().take_while(|set| **set != 0).count();
+            Pattern::Name(text) => {
+                let sets = letters(typed(text)).expect("it was read before");
                 let fits = |(letter, set): (&u8, &u64)| bit(*letter).is_some_and(|bit| set & bit != 0);
-                name.as_bytes().windows(length).any(|part| part.iter().zip(letters).all(fits))
+                name.as_bytes().windows(sets.len()).any(|part| part.iter().zip(&sets).all(fits))
             }
         }
     }
+}
+
+fn typed(text: &[u8; TEXT_MAX]) -> &str {
+    let length = text.iter().take_while(|letter| **letter != 0).count();
+    std::str::from_utf8(&text[..length]).expect("it was typed as text")
 }
 
 fn bit(letter: u8) -> Option<u64> {
@@ -145,20 +155,22 @@ fn fields(pattern: &str) -> Result<[u16; 4], String> {
     Ok(fields)
 }
 
-fn letters(pattern: &str) -> Result<[u64; NAME_MAX], String> {
+/// The letters and digits that each character of a name may be, as sets of bits.
+fn letters(pattern: &str) -> Result<Vec<u64>, String> {
     let bad = || {
         format!(
-            "{pattern} is no pattern of names: it holds up to {NAME_MAX} letters, digits, . or sets in brackets, as sda or sd[a-d]"
+            "{pattern} is no pattern of names: it is up to {TEXT_MAX} letters, digits, . and sets in brackets, as sda or sd[a-d]"
         )
     };
     let known = |letter: u8| bit(letter).ok_or_else(bad);
-    let mut sets = [0; NAME_MAX];
-    let mut slots = sets.iter_mut();
+    let mut sets = Vec::new();
     let mut rest = pattern.as_bytes();
+    if rest.len() > TEXT_MAX {
+        return Err(bad());
+    }
     while let [first, behind @ ..] = rest {
-        let slot = slots.next().ok_or_else(bad)?;
         rest = behind;
-        *slot = match first {
+        sets.push(match first {
             b'.' => (1 << LETTERS.len()) - 1,
             b'[' => {
                 let end = rest.iter().position(|letter| *letter == b']').filter(|end| *end > 0).ok_or_else(bad)?;
@@ -181,7 +193,7 @@ fn letters(pattern: &str) -> Result<[u64; NAME_MAX], String> {
                 set
             }
             letter => known(*letter)?,
-        };
+        });
     }
     Ok(sets)
 }
@@ -200,15 +212,7 @@ impl fmt::Display for Pattern {
                 });
                 f.write_str(&words.join(":"))
             }
-            Pattern::Name(sets) => sets.iter().take_while(|set| **set != 0).try_for_each(|set| {
-                let of_set = LETTERS.iter().enumerate().filter(|(at, _)| set & 1 << at != 0);
-                let letters: String = of_set.map(|(_, letter)| char::from(*letter)).collect();
-                match letters.len() {
-                    1 => f.write_str(&letters),
-                    all if all == LETTERS.len() => f.write_str("."),
-                    _ => write!(f, "[{letters}]"),
-                }
-            }),
+            Pattern::Name(text) => f.write_str(typed(text)),
         }
     }
 }
@@ -236,14 +240,14 @@ mod tests {
 
     #[test]
     fn a_name_that_holds_what_the_pattern_says_has_its_weight() {
-        let weights = Weights::parse("devname sd[a-c] 50 d[ex] 20 .q 10").unwrap();
+        let text = "devname sd[a-c] 50 d[ex] 20 .q 10";
+        let weights = Weights::parse(text).unwrap();
         let of = ["sda", "sdc", "sde", "sdx", "sdad", "sdq", "sdf", "s"].map(|name| weights.of("0:0:0:0", name));
         assert_eq!(of, [50, 50, 20, 20, 50, 10, 1, 1]);
-        assert_eq!(weights.to_string(), "devname sd[abc] 50 d[ex] 20 .q 10");
+        assert_eq!(weights.to_string(), text);
         assert_eq!(Weights::parse(&weights.to_string()).unwrap(), weights);
         let dashes = Weights::parse("devname [-_a]x 5").unwrap();
-        assert_eq!((dashes.to_string().as_str(), dashes.of("", "-x")), ("devname [-a_]x 5", 5));
-        assert_eq!(Weights::parse(&dashes.to_string()).unwrap(), dashes);
+        assert_eq!(["-x", "ax", "bx"].map(|name| dashes.of("", name)), [5, 5, 1]);
     }
 
     #[test]
@@ -263,7 +267,7 @@ mod tests {
             ("devname sd[] 5", "sd[]"),
             ("devname sd[a 5", "sd[a"),
             ("devname SDA 5", "SDA"),
-            ("devname sdabcdefg 5", "sdabcdefg"),
+            ("devname abcdefghijklmnopq 5", "abcdefghijklmnopq"),
         ] {
             let error = Weights::parse(text).unwrap_err();
             assert!(error.contains(named), "{text}: {error}");
