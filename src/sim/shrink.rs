@@ -622,7 +622,7 @@ impl Act {
     }
 
     /// The same on other disks.
-    fn with_targets(self, other: impl Fn(Target) -> Target) -> Act {
+    pub(super) fn with_targets(self, mut other: impl FnMut(Target) -> Target) -> Act {
         match self {
             Act::Fail(target) => Act::Fail(other(target)),
             Act::Remove(target) => Act::Remove(other(target)),

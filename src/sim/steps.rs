@@ -468,37 +468,12 @@ fn is_at(lab: &Lab, moment: Moment) -> bool {
 impl Act {
     /// The disk it is done to while the array runs.
     pub fn target(self) -> Option<Target> {
-        match self {
-            Act::Fail(target)
-            | Act::Remove(target)
-            | Act::ReAdd(target)
-            | Act::Replace(target)
-            | Act::Stop(target)
-            | Act::Return(target)
-            | Act::Unreadable(target, _)
-            | Act::Fault(target, ..)
-            | Act::Hang(target, _)
-            | Act::Slow(target, _)
-            | Act::LoseFlush(target, _)
-            | Act::Fill(target)
-            | Act::Snapshot(target)
-            | Act::Restore(target)
-            | Act::Duplicate(target)
-            | Act::Split(target)
-            | Act::RotSuperblock(target)
-            | Act::Swap(target, _) => Some(target),
-            Act::Add
-            | Act::Check
-            | Act::Repair { .. }
-            | Act::Freeze
-            | Act::Thaw
-            | Act::Rest
-            | Act::Restart
-            | Act::PowerCut(_)
-            | Act::Mend
-            | Act::Component(..)
-            | Act::Path(..) => None,
-        }
+        let mut first = None;
+        self.with_targets(|target| {
+            first.get_or_insert(target);
+            target
+        });
+        first
     }
 
     /// The data sectors it concerns.
