@@ -1,9 +1,7 @@
 //! Parity from data, and parity brought up to date.
 
-use std::ops::Range;
-
 use super::gf;
-use super::kernel::{Kernel, PASS_SOURCES, Start, TILE_BYTES, Weights};
+use super::kernel::{Kernel, PASS_SOURCES, PASS_SUMMANDS, Pass, Solve, Start, TILE_BYTES, Weights};
 
 /// A data column: its bytes, and its exponent in Q, 0 to 254. Every column of a stripe has another.
 pub type Column<'a> = (&'a [u8], u8);
@@ -52,85 +50,143 @@ impl Kernel {
     }
 
     fn encode(self, p: Option<&mut [u8]>, q: &mut [u8], data: &[Column<'_>]) {
-        match falling(data) {
-            Some(order) => self.horner(p, q, data.len(), |i| data[usize::from(order[i])].0),
+        match falling(data.len(), |i| data[i].1) {
+            Some(order) => {
+                let term = |i: usize| (Some(data[usize::from(order[i])].0), 1);
+                self.run((p, Some(q)), data.len(), term, Rule::Doubling, Start::Zero, None);
+            }
             None => self.weigh_all(p, q, data.len(), |i| weighted(data[i]), Start::Zero),
         }
     }
 
     /// `out` becomes (or gains) Σ source.
-    pub(super) fn sum_all<'a>(self, out: &mut [u8], count: usize, source: impl Fn(usize) -> &'a [u8], start: Start) {
-        let term = |i| (source(i), 1);
-        in_passes(out.len(), count, term, start, |tile, sources, _, start| self.sum(&mut out[tile], sources, start));
+    pub(super) fn sum_all<'a>(
+        self,
+        out: &mut [u8],
+        count: usize,
+        source: impl Fn(usize) -> &'a [u8],
+        start: Start<'_>,
+    ) {
+        self.run((Some(out), None), count, |i| (Some(source(i)), 1), Rule::Factors, start, None);
     }
 
     /// `q` becomes (or gains) Σ factor · source, and `p`, where it is asked for, Σ source.
     pub(super) fn weigh_all<'a>(
         self,
-        mut p: Option<&mut [u8]>,
+        p: Option<&mut [u8]>,
         q: &mut [u8],
         count: usize,
         term: impl Fn(usize) -> (&'a [u8], u8),
-        start: Start,
+        start: Start<'_>,
     ) {
-        assert!(p.as_ref().is_none_or(|p| p.len() == q.len()), "P and Q of different lengths");
-        in_passes(q.len(), count, term, start, |tile, sources, factors, start| {
-            let p = p.as_deref_mut().map(|p| &mut p[tile.clone()]);
-            self.weigh(p, &mut q[tile], sources, Weights::Factors(factors), start);
-        });
+        let term = |i| {
+            let (source, factor) = term(i);
+            (Some(source), factor)
+        };
+        self.run((p, Some(q)), count, term, Rule::Factors, start, None);
     }
 
-    /// `q` becomes Σ 2^e · source by Horner's rule, where e falls to 0, and `p`, where it is asked for, Σ source.
-    fn horner<'a>(self, mut p: Option<&mut [u8]>, q: &mut [u8], count: usize, source: impl Fn(usize) -> &'a [u8]) {
-        assert!(p.as_ref().is_none_or(|p| p.len() == q.len()), "P and Q of different lengths");
-        let term = |i| (source(i), 1);
-        in_passes(q.len(), count, term, Start::Zero, |tile, sources, _, start| {
-            let p = p.as_deref_mut().map(|p| &mut p[tile.clone()]);
-            self.weigh(p, &mut q[tile], sources, Weights::Doubling, start);
-        });
-    }
-}
-
-/// Cuts a sum over `count` terms into passes of few sources, and those into tiles where it takes several: `pass` is told
-/// which bytes, the sources cut to them, their factors, and what it finds in the outputs.
-fn in_passes<'a>(
-    length: usize,
-    count: usize,
-    term: impl Fn(usize) -> (&'a [u8], u8),
-    before: Start,
-    mut pass: impl FnMut(Range<usize>, &[&[u8]], &[u8], Start),
-) {
-    for i in 0..count {
-        assert_eq!(term(i).0.len(), length, "source {i} is not as long as what is made of it");
-    }
-    let tile_bytes = if count <= PASS_SOURCES { length.max(1) } else { TILE_BYTES };
-    for at in (0..length).step_by(tile_bytes) {
-        let tile = at..length.min(at + tile_bytes);
-        let mut start = before;
-        for first in (0..count.max(1)).step_by(PASS_SOURCES) {
-            let (mut sources, mut factors) = ([&[][..]; PASS_SOURCES], [0; PASS_SOURCES]);
-            let group = first..count.min(first + PASS_SOURCES);
-            for (place, i) in group.clone().enumerate() {
-                let (source, factor) = term(i);
-                sources[place] = &source[tile.clone()];
-                factors[place] = factor;
+    /// Cuts sums over `count` terms into passes of few sources, and those into tiles where it takes several. A term without
+    /// a source is one of zeroes. What is too large for the caches is made in a tile of its own and written past them.
+    pub(super) fn run<'a>(
+        self,
+        (mut p, mut q): (Option<&mut [u8]>, Option<&mut [u8]>),
+        count: usize,
+        term: impl Fn(usize) -> (Option<&'a [u8]>, u8),
+        rule: Rule,
+        before: Start<'_>,
+        solve: Option<Solve<'_>>,
+    ) {
+        let length = p.as_ref().or(q.as_ref()).map_or(0, |out| out.len());
+        for i in 0..count {
+            let as_long = term(i).0.is_none_or(|source| source.len() == length);
+            assert!(as_long, "source {i} is not as long as what is made of it");
+        }
+        let has_gaps = (0..count).any(|i| term(i).0.is_none());
+        for out in [&p, &q].into_iter().flatten() {
+            assert_eq!(out.len(), length, "P and Q of different lengths");
+        }
+        let outputs = usize::from(p.is_some()) + usize::from(q.is_some());
+        let streamed = matches!(before, Start::Zero) && (count + outputs) * length > Kernel::cached_bytes();
+        // Short sources are all in the first cache, or nearly: the more at once, the fewer times the outputs are written.
+        let at_once = if q.is_none() && length <= TILE_BYTES { PASS_SUMMANDS } else { PASS_SOURCES };
+        let in_passes = count > at_once;
+        let tile_bytes = if in_passes || has_gaps { TILE_BYTES } else { length.max(1) };
+        let mut room = (in_passes && streamed).then(|| Box::new([Tile([0; TILE_BYTES]), Tile([0; TILE_BYTES])]));
+        for at in (0..length).step_by(tile_bytes) {
+            let tile = at..length.min(at + tile_bytes);
+            for first in (0..count.max(1)).step_by(at_once) {
+                let (mut sources, mut factors) = ([&[][..]; PASS_SUMMANDS], [0; PASS_SUMMANDS]);
+                let group = first..count.min(first + at_once);
+                for (place, i) in group.clone().enumerate() {
+                    let (source, factor) = term(i);
+                    sources[place] = match source {
+                        Some(source) => &source[tile.clone()],
+                        None => &ZEROES.0[..tile.len()],
+                    };
+                    factors[place] = factor;
+                }
+                let factors = &factors[..group.len()];
+                let is_last = group.end >= count;
+                let weights = match rule {
+                    Rule::Doubling => Weights::Doubling,
+                    Rule::Factors => Weights::Factors(factors),
+                };
+                let sources = &sources[..group.len()];
+                let mut own = [None, None];
+                let mut base = [&[][..]; 2];
+                if let Some(tiles) = room.as_deref_mut() {
+                    if is_last {
+                        base = [&tiles[0].0[..tile.len()], &tiles[1].0[..tile.len()]];
+                    } else {
+                        own = tiles.each_mut().map(|own| Some(&mut own.0[..tile.len()]));
+                    }
+                }
+                let [p_own, q_own] = own;
+                let (has_p, has_q) = (p.is_some(), q.is_some());
+                self.pass(Pass {
+                    p: p_own.filter(|_| has_p).or_else(|| p.as_deref_mut().map(|p| &mut p[tile.clone()])),
+                    q: q_own.filter(|_| has_q).or_else(|| q.as_deref_mut().map(|q| &mut q[tile.clone()])),
+                    sources,
+                    weights,
+                    start: match (first, base) {
+                        (0, _) => before.cut(tile.clone()),
+                        (_, [[], _]) => Start::Kept,
+                        (_, [p, q]) => Start::From { p, q },
+                    },
+                    solve: solve.filter(|_| is_last).map(|solve| solve.cut(tile.clone())),
+                    streamed: streamed && is_last,
+                });
             }
-            pass(tile.clone(), &sources[..group.len()], &factors[..group.len()], start);
-            start = Start::Kept;
         }
     }
 }
 
+/// Room for the sums of a tile.
+#[repr(align(64))]
+struct Tile([u8; TILE_BYTES]);
+
+static ZEROES: Tile = Tile([0; TILE_BYTES]);
+
+/// How the sources of Q are weighed.
+#[derive(Clone, Copy)]
+pub(super) enum Rule {
+    /// By Horner's rule: 2^e, where e falls to 0.
+    Doubling,
+    /// Each by its factor.
+    Factors,
+}
+
 /// The columns by falling exponent, if the exponents are 0, 1, … without a gap: Horner's rule then needs no products.
-fn falling(data: &[Column<'_>]) -> Option<[u8; 64]> {
+pub(super) fn falling(count: usize, exponent: impl Fn(usize) -> u8) -> Option<[u8; 64]> {
     let mut order = [0; 64];
     let mut seen = 0_u64;
-    for (i, &(_, exponent)) in data.iter().enumerate() {
-        let place = data.len().checked_sub(1 + usize::from(exponent))?;
+    for i in 0..count {
+        let place = count.checked_sub(1 + usize::from(exponent(i)))?;
         *order.get_mut(place)? = i as u8;
         seen |= 1 << place;
     }
-    (seen.count_ones() as usize == data.len()).then_some(order)
+    (seen.count_ones() as usize == count).then_some(order)
 }
 
 /// The column and its factor in Q.

@@ -62,6 +62,22 @@ pub fn multiply(x: u8, y: u8) -> u8 {
     POWERS[LOGARITHMS[x as usize] as usize + LOGARITHMS[y as usize] as usize]
 }
 
+/// `HALVES[f]`: the products of f with 0 … 15, then those with 0 … 15 times 16.
+pub static HALVES: [[u8; 32]; 256] = {
+    let mut tables = [[0; 32]; 256];
+    let mut factor = 0;
+    while factor < 256 {
+        let mut half = 0;
+        while half < 16 {
+            tables[factor][half] = multiply_slowly(factor as u8, half as u8);
+            tables[factor][16 + half] = multiply_slowly(factor as u8, (half << 4) as u8);
+            half += 1;
+        }
+        factor += 1;
+    }
+    tables
+};
+
 /// 2^`exponent`.
 pub fn power(exponent: u8) -> u8 {
     POWERS[exponent as usize]

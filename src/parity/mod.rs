@@ -12,14 +12,18 @@
 //! which; here an exponent is just given.
 //!
 //! All work is done by a [`Kernel`]: the obvious one in tables, kept for ever as the reference, a
-//! portable one, and those for the vector instructions of x86-64. They differ in speed alone.
+//! portable one, and those for the vector instructions of x86-64 and of AArch64. They differ in speed alone.
 
 mod encode;
 mod gf;
 mod kernel;
 mod naive;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
 mod recover;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 

@@ -1,32 +1,34 @@
 //! The reference: one byte at a time, every product looked up.
 
 use super::gf;
-use super::kernel::{Start, Weights};
+use super::kernel::{Pass, Weights};
 
-/// One pass of P: `out` becomes (or gains) the sum of the sources.
-pub fn sum(out: &mut [u8], sources: &[&[u8]], start: Start) {
-    for (at, out) in out.iter_mut().enumerate() {
-        let mut byte = start.of(*out);
-        for source in sources {
-            byte ^= source[at];
-        }
-        *out = byte;
-    }
-}
-
-/// One pass of Q, and of P where it is asked for.
-pub fn weigh(p: Option<&mut [u8]>, q: &mut [u8], sources: &[&[u8]], weights: Weights<'_>, start: Start) {
+/// Carries out a pass.
+pub(super) fn pass(pass: &mut Pass<'_, '_>) {
+    pass.prepare();
+    let Pass { p, q, sources, weights, solve, .. } = pass;
     if let Some(p) = p {
-        sum(p, sources, start);
-    }
-    for (at, out) in q.iter_mut().enumerate() {
-        let mut byte = start.of(*out);
-        for (i, source) in sources.iter().enumerate() {
-            byte = match weights {
-                Weights::Doubling => gf::multiply(2, byte) ^ source[at],
-                Weights::Factors(factors) => byte ^ gf::multiply(factors[i], source[at]),
-            };
+        for (at, byte) in p.iter_mut().enumerate() {
+            for source in *sources {
+                *byte ^= source[at];
+            }
         }
-        *out = byte;
+    }
+    if let Some(q) = q {
+        for (at, byte) in q.iter_mut().enumerate() {
+            for (i, source) in sources.iter().enumerate() {
+                *byte = match *weights {
+                    Weights::Doubling => gf::multiply(2, *byte) ^ source[at],
+                    Weights::Factors(factors) => *byte ^ gf::multiply(factors[i], source[at]),
+                };
+            }
+        }
+    }
+    if let (Some(solve), Some(p), Some(q)) = (solve, p, q) {
+        for (at, (p, q)) in p.iter_mut().zip(q.iter_mut()).enumerate() {
+            *p ^= solve.p[at];
+            *q = gf::multiply(solve.of_p, *p) ^ gf::multiply(solve.of_q, *q ^ solve.q[at]);
+            *p ^= *q;
+        }
     }
 }

@@ -2,15 +2,47 @@
 //! always has (SSE2, NEON). Also does the last few bytes for the kernels of wider vectors.
 
 use super::gf;
-use super::kernel::{Start, Weights};
+use super::kernel::{Pass, Weights};
 
 /// What is worked on at a time: the outputs stay in the first cache while the sources are added one after the other.
 const TILE_BYTES: usize = 1024;
 
-/// One pass of P: `out` becomes (or gains) the sum of the sources.
-pub fn sum(out: &mut [u8], sources: &[&[u8]], start: Start) {
+/// Carries out a pass.
+pub(super) fn pass(pass: &mut Pass<'_, '_>) {
+    pass.prepare();
+    let Pass { p, q, sources, weights, solve, .. } = pass;
+    if let Some(p) = p {
+        sum(p, sources);
+    }
+    let Some(q) = q else { return };
+    for (tile, q) in q.chunks_mut(TILE_BYTES).enumerate() {
+        let at = tile * TILE_BYTES;
+        match *weights {
+            Weights::Doubling => {
+                for source in *sources {
+                    double_and_add(q, &source[at..]);
+                }
+            }
+            Weights::Factors(factors) => add_products(q, sources, at, factors),
+        }
+    }
+    if let (Some(solve), Some(p)) = (solve, p) {
+        add(p, solve.p);
+        add(q, solve.q);
+        for (p, q) in p.chunks_mut(TILE_BYTES).zip(q.chunks_mut(TILE_BYTES)) {
+            let mut sums = [0; TILE_BYTES];
+            let sums = &mut sums[..q.len()];
+            sums.copy_from_slice(q);
+            q.fill(0);
+            add_products(q, &[p, sums], 0, &[solve.of_p, solve.of_q]);
+            add(p, q);
+        }
+    }
+}
+
+/// `out` gains the sum of the sources.
+fn sum(out: &mut [u8], sources: &[&[u8]]) {
     for (tile, out) in out.chunks_mut(TILE_BYTES).enumerate() {
-        start.prepare(out);
         let at = tile * TILE_BYTES;
         let (fours, rest) = sources.as_chunks::<4>();
         for four in fours {
@@ -25,28 +57,9 @@ pub fn sum(out: &mut [u8], sources: &[&[u8]], start: Start) {
     }
 }
 
-/// One pass of Q, and of P where it is asked for.
-pub fn weigh(p: Option<&mut [u8]>, q: &mut [u8], sources: &[&[u8]], weights: Weights<'_>, start: Start) {
-    if let Some(p) = p {
-        sum(p, sources, start);
-    }
-    for (tile, q) in q.chunks_mut(TILE_BYTES).enumerate() {
-        let at = tile * TILE_BYTES;
-        match weights {
-            Weights::Doubling => {
-                start.prepare(q);
-                for source in sources {
-                    double_and_add(q, &source[at..]);
-                }
-            }
-            Weights::Factors(factors) => add_products(q, sources, at, factors, start),
-        }
-    }
-}
-
 /// A tile of Σ factor · source, from `at` on, the bits of all factors together: from the highest bit down the sum is
 /// doubled, then gains the sources whose factor has the bit. Eight doublings serve any number of sources.
-fn add_products(q: &mut [u8], sources: &[&[u8]], at: usize, factors: &[u8], start: Start) {
+fn add_products(q: &mut [u8], sources: &[&[u8]], at: usize, factors: &[u8]) {
     let mut products = [0; TILE_BYTES];
     let products = &mut products[..q.len()];
     for bit in (0..8).rev() {
@@ -59,7 +72,6 @@ fn add_products(q: &mut [u8], sources: &[&[u8]], at: usize, factors: &[u8], star
             }
         }
     }
-    start.prepare(q);
     add(q, products);
 }
 

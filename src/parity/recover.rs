@@ -1,8 +1,8 @@
 //! Lost columns from the rest, and the one wrong column by its traces in P and Q.
 
-use super::encode::Column;
+use super::encode::{Column, Rule, falling};
 use super::gf;
-use super::kernel::{Kernel, Start, TILE_BYTES, Weights};
+use super::kernel::{Kernel, Solve, Start};
 
 /// `survivors` are all data columns but the lost. A lost P or Q is encoded again once the data is whole.
 impl Kernel {
@@ -27,8 +27,8 @@ impl Kernel {
     /// Two lost data columns, each given with its exponent, from P and Q.
     ///
     /// With P' = P + Σ survivors and Q' = Q + Σ 2^e · survivor, what remains is X + Y = P' and
-    /// 2^x · X + 2^y · Y = Q'. So X = (2^y · P' + Q') / (2^x + 2^y) and Y = P' + X. Written out, X is a sum over P, Q and
-    /// the survivors with known factors, and takes one pass like any Q.
+    /// 2^x · X + 2^y · Y = Q'. So X = (2^y · P' + Q') / (2^x + 2^y) and Y = P' + X: one pass like any P and Q, two products
+    /// more.
     pub fn recover_two(
         self,
         (x, x_exponent): (&mut [u8], u8),
@@ -48,17 +48,24 @@ impl Kernel {
             assert_eq!(survivor.len(), x.len(), "slices of different lengths");
         }
 
-        // Q is no part of P', so it comes in a step of its own: a tile at a time, while the outputs are in the first cache.
-        for start in (0..x.len()).step_by(TILE_BYTES) {
-            let tile = start..x.len().min(start + TILE_BYTES);
-            let (x, y) = (&mut x[tile.clone()], &mut y[tile.clone()]);
-            let term = |i: usize| match survivors.get(i) {
-                Some(&(survivor, e)) => (&survivor[tile.clone()], of_p ^ gf::multiply(of_q, gf::power(e))),
-                None => (&p[tile.clone()], of_p),
-            };
-            self.weigh_all(Some(y), x, survivors.len() + 1, term, Start::Zero);
-            self.weigh(None, x, &[&q[tile]], Weights::Factors(&[of_q]), Start::Kept);
-            self.sum(y, &[x], Start::Kept);
+        let solve = Some(Solve { p, q, of_p, of_q });
+        // The lost ones are columns of zeroes.
+        let lost = [(None, x_exponent), (None, y_exponent)];
+        let column = |i: usize| match survivors.get(i) {
+            Some(&(survivor, exponent)) => (Some(survivor), exponent),
+            None => lost[i - survivors.len()],
+        };
+        let count = survivors.len() + lost.len();
+        let outputs = (Some(y), Some(x));
+        match falling(count, |i| column(i).1) {
+            Some(order) => {
+                let term = |i: usize| (column(usize::from(order[i])).0, 1);
+                self.run(outputs, count, term, Rule::Doubling, Start::Zero, solve);
+            }
+            None => {
+                let term = |i: usize| (column(i).0, gf::power(column(i).1));
+                self.run(outputs, survivors.len().max(1), term, Rule::Factors, Start::Zero, solve);
+            }
         }
     }
 }

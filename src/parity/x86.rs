@@ -1,50 +1,14 @@
 //! Vectors of x86-64: AVX2 and AVX-512, each with and without the Galois field instructions (GFNI).
 //!
-//! One loop for each number of sources, written once over [`Vector`]; each goes two vectors at a time and reads every
-//! source once. XOR is plain `vpxor`: `vpternlog` takes two sources at once but was slower from memory operands.
-//! What does not fill two vectors is left to the portable kernel.
-//!
-//! A product with a constant is linear in the bits of a byte. GFNI takes it as an 8x8 matrix of bits in one
-//! instruction; without it, it is the sum of the products of the two halves of the byte, each from a table of
-//! 16 that `vpshufb` looks up.
+//! XOR is plain `vpxor`: `vpternlog` takes two sources at once but was slower from memory operands. A product with a
+//! constant is linear in the bits of a byte. GFNI takes it as an 8x8 matrix of bits in one instruction; without it, it is
+//! the sum of the products of the two halves of the byte, each from a table of 16 that `vpshufb` looks up.
 
 use std::arch::x86_64::*;
 
-use super::kernel::{PASS_SOURCES, Start, Weights};
-use super::{gf, portable};
-
-/// A register full of bytes. All methods ask that the processor supports its instructions.
-trait Vector: Copy {
-    /// Bytes in it.
-    const BYTES: usize;
-    /// A factor in the form that products want.
-    type Factor: Copy;
-
-    /// The `BYTES` bytes at `from`, which must be readable.
-    unsafe fn load(from: *const u8) -> Self;
-    /// Writes the `BYTES` bytes at `to`, which must be writable.
-    unsafe fn store(self, to: *mut u8);
-    unsafe fn add(self, other: Self) -> Self;
-    unsafe fn double(self) -> Self;
-    unsafe fn factor(factor: u8) -> Self::Factor;
-    unsafe fn multiply(self, factor: Self::Factor) -> Self;
-}
-
-/// `HALVES[f]`: the products of f with 0 … 15, then those with 0 … 15 times 16.
-static HALVES: [[u8; 32]; 256] = {
-    let mut tables = [[0; 32]; 256];
-    let mut factor = 0;
-    while factor < 256 {
-        let mut half = 0;
-        while half < 16 {
-            tables[factor][half] = gf::multiply_slowly(factor as u8, half as u8);
-            tables[factor][16 + half] = gf::multiply_slowly(factor as u8, (half << 4) as u8);
-            half += 1;
-        }
-        factor += 1;
-    }
-    tables
-};
+use super::gf::{self, HALVES};
+use super::kernel::Pass;
+use super::vector::{self, Vector};
 
 /// `MATRICES[f]`: the product with f as `vgf2p8affineqb` wants it: the row of result bit i is byte 7 - i, and its bit j
 /// says whether bit j of the operand counts, that is bit i of f · 2^j.
@@ -86,6 +50,19 @@ impl Vector for Avx2 {
     unsafe fn store(self, to: *mut u8) {
         // SAFETY: the caller vouches for 32 writable bytes.
         unsafe { _mm256_storeu_si256(to.cast(), self.0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller vouches for 32 writable bytes, aligned to as many.
+        unsafe { _mm256_stream_si256(to.cast(), self.0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn fence() {
+        _mm_sfence();
     }
 
     #[inline]
@@ -144,6 +121,19 @@ impl Vector for Gfni256 {
 
     #[inline]
     #[target_feature(enable = "avx2,gfni")]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller vouches for 32 writable bytes, aligned to as many.
+        unsafe { _mm256_stream_si256(to.cast(), self.0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,gfni")]
+    unsafe fn fence() {
+        _mm_sfence();
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,gfni")]
     unsafe fn add(self, other: Self) -> Self {
         Gfni256(_mm256_xor_si256(self.0, other.0))
     }
@@ -186,6 +176,19 @@ impl Vector for Avx512 {
     unsafe fn store(self, to: *mut u8) {
         // SAFETY: the caller vouches for 64 writable bytes.
         unsafe { _mm512_storeu_si512(to.cast(), self.0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller vouches for 64 writable bytes, aligned to as many.
+        unsafe { _mm512_stream_si512(to.cast(), self.0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn fence() {
+        _mm_sfence();
     }
 
     #[inline]
@@ -244,6 +247,19 @@ impl Vector for Gfni {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,gfni")]
+    unsafe fn stream(self, to: *mut u8) {
+        // SAFETY: the caller vouches for 64 writable bytes, aligned to as many.
+        unsafe { _mm512_stream_si512(to.cast(), self.0) };
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,gfni")]
+    unsafe fn fence() {
+        _mm_sfence();
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,gfni")]
     unsafe fn add(self, other: Self) -> Self {
         Gfni(_mm512_xor_si512(self.0, other.0))
     }
@@ -267,243 +283,51 @@ impl Vector for Gfni {
     }
 }
 
-/// The entry points: the loops below, compiled for the instructions of one vector.
+/// The entry points: the loops, compiled for the instructions of one vector.
 macro_rules! entry_points {
-    ($features:literal, $vector:ty, $weigh:ident $(, $sum:ident)?) => {
+    ($($features:literal, $vector:ty, $pass:ident;)*) => {
         $(
-            /// One pass of P over 1 to [`PASS_SOURCES`] sources as long as `out`.
+            /// Carries out a pass. The processor must support the instructions.
             #[target_feature(enable = $features)]
-            pub unsafe fn $sum(out: &mut [u8], sources: &[&[u8]], start: Start) {
+            pub(super) unsafe fn $pass(pass: &mut Pass<'_, '_>) {
                 // SAFETY: this function asks the same of its caller.
-                unsafe { sum::<$vector>(out, sources, start) };
+                unsafe { vector::pass::<$vector>(pass) };
             }
-        )?
-
-        /// One pass of Q, and of P where it is asked for, over 1 to [`PASS_SOURCES`] sources, all slices of one length.
-        #[target_feature(enable = $features)]
-        pub unsafe fn $weigh(p: Option<&mut [u8]>, q: &mut [u8], sources: &[&[u8]], weights: Weights<'_>, start: Start) {
-            // SAFETY: this function asks the same of its caller.
-            unsafe { weigh::<$vector>(p, q, sources, weights, start) };
-        }
+        )*
     };
 }
 
-entry_points!("avx2", Avx2, weigh_avx2, sum_avx2);
-entry_points!("avx2,gfni", Gfni256, weigh_gfni256);
-entry_points!("avx512f,avx512bw", Avx512, weigh_avx512, sum_avx512);
-entry_points!("avx512f,avx512bw,gfni", Gfni, weigh_gfni);
-
-/// Calls the loop made for the number of sources.
-macro_rules! for_count {
-    ($count:expr, $K:ident => $call:expr) => {
-        match $count {
-            1 => {
-                const $K: usize = 1;
-                $call
-            }
-            2 => {
-                const $K: usize = 2;
-                $call
-            }
-            3 => {
-                const $K: usize = 3;
-                $call
-            }
-            4 => {
-                const $K: usize = 4;
-                $call
-            }
-            5 => {
-                const $K: usize = 5;
-                $call
-            }
-            6 => {
-                const $K: usize = 6;
-                $call
-            }
-            7 => {
-                const $K: usize = 7;
-                $call
-            }
-            8 => {
-                const $K: usize = 8;
-                $call
-            }
-            count => panic!("{count} sources in one pass"),
-        }
-    };
+entry_points! {
+    "avx2", Avx2, pass_avx2;
+    "avx2,gfni", Gfni256, pass_gfni256;
+    "avx512f,avx512bw", Avx512, pass_avx512;
+    "avx512f,avx512bw,gfni", Gfni, pass_gfni;
 }
-const _: () = assert!(PASS_SOURCES == 8, "a loop for each number of sources");
 
-#[inline(always)]
-unsafe fn sum<V: Vector>(out: &mut [u8], sources: &[&[u8]], start: Start) {
-    let whole = out.len() - out.len() % (2 * V::BYTES);
-    let (body, tail) = out.split_at_mut(whole);
-    // SAFETY: every source is as long as `out`, so at least `whole` bytes.
-    for_count!(sources.len(), K => unsafe { sum_of::<V, K>(body, pointers(sources), start) });
-    if !tail.is_empty() {
-        let mut tails = [&[][..]; PASS_SOURCES];
-        portable::sum(tail, tails_of(&mut tails, sources, whole), start);
+/// The size of the second-level cache, by the processor's own description: leaf 0x8000001d (AMD, "APM volume 3", E.4.15) or
+/// 4 (Intel, "SDM volume 2A", CPUID). `None` if it does not tell.
+pub(super) fn second_level_cache() -> Option<usize> {
+    if cfg!(miri) {
+        return None; // an interpreter has no processor to ask
     }
-}
-
-#[inline(always)]
-unsafe fn weigh<V: Vector>(p: Option<&mut [u8]>, q: &mut [u8], sources: &[&[u8]], weights: Weights<'_>, start: Start) {
-    let whole = q.len() - q.len() % (2 * V::BYTES);
-    let (body, tail) = q.split_at_mut(whole);
-    let (p_body, p_tail) = p.map(|p| p.split_at_mut(whole)).unzip();
-    // SAFETY: P and every source are as long as `q`, so at least `whole` bytes; there is a factor for each source.
-    unsafe {
-        match (p_body, weights) {
-            (Some(p), Weights::Doubling) => {
-                for_count!(sources.len(), K => doubling::<V, K, true>(p, body, pointers(sources), start));
-            }
-            (None, Weights::Doubling) => {
-                for_count!(sources.len(), K => doubling::<V, K, false>(&mut [], body, pointers(sources), start));
-            }
-            (Some(p), Weights::Factors(factors)) => {
-                for_count!(sources.len(), K => products::<V, K, true>(p, body, pointers(sources), factors, start));
-            }
-            (None, Weights::Factors(factors)) => {
-                for_count!(sources.len(), K => products::<V, K, false>(&mut [], body, pointers(sources), factors, start));
-            }
+    let amd = __cpuid(0x8000_0000).eax >= 0x8000_001d && __cpuid(0x8000_0001).ecx >> 22 & 1 == 1;
+    let leaf = if amd { 0x8000_001d } else { 4 };
+    if __cpuid(0).eax < 4 && !amd {
+        return None;
+    }
+    for index in 0..8 {
+        let about = __cpuid_count(leaf, index);
+        let (kind, level) = (about.eax & 0x1f, about.eax >> 5 & 7);
+        if kind == 0 {
+            break;
+        }
+        if level == 2 {
+            let ways = (about.ebx >> 22) + 1;
+            let partitions = (about.ebx >> 12 & 0x3ff) + 1;
+            let line = (about.ebx & 0xfff) + 1;
+            let sets = about.ecx + 1;
+            return Some(ways as usize * partitions as usize * line as usize * sets as usize);
         }
     }
-    if !tail.is_empty() {
-        let mut tails = [&[][..]; PASS_SOURCES];
-        portable::weigh(p_tail, tail, tails_of(&mut tails, sources, whole), weights, start);
-    }
-}
-
-/// `out` = Σ source. The length of `out` is a multiple of two vectors, and every source is at least as long.
-#[expect(clippy::needless_range_loop, reason = "the compiler unrolls it; not so the iterators of an array")]
-#[inline(always)]
-unsafe fn sum_of<V: Vector, const K: usize>(out: &mut [u8], sources: [*const u8; K], start: Start) {
-    let (length, out) = (out.len(), out.as_mut_ptr());
-    let mut at = 0;
-    while at < length {
-        let next = at + V::BYTES;
-        // SAFETY: two vectors from `at` on are inside `out` and every source.
-        unsafe {
-            let mut sum = (V::load(sources[0].add(at)), V::load(sources[0].add(next)));
-            if start == Start::Kept {
-                sum = (sum.0.add(V::load(out.add(at))), sum.1.add(V::load(out.add(next))));
-            }
-            for i in 1..K {
-                sum = (sum.0.add(V::load(sources[i].add(at))), sum.1.add(V::load(sources[i].add(next))));
-            }
-            sum.0.store(out.add(at));
-            sum.1.store(out.add(next));
-        }
-        at += 2 * V::BYTES;
-    }
-}
-
-/// `q` by Horner's rule, and if `P` also `p` = Σ source. The length of `q` is a multiple of two vectors, and `p` and every
-/// source are at least as long.
-#[expect(clippy::needless_range_loop, reason = "as in `sum_of`")]
-#[inline(always)]
-unsafe fn doubling<V: Vector, const K: usize, const P: bool>(
-    p: &mut [u8],
-    q: &mut [u8],
-    sources: [*const u8; K],
-    start: Start,
-) {
-    let (length, p, q) = (q.len(), p.as_mut_ptr(), q.as_mut_ptr());
-    let mut at = 0;
-    while at < length {
-        let next = at + V::BYTES;
-        // SAFETY: two vectors from `at` on are inside `p`, `q` and every source.
-        unsafe {
-            let mut weighted = (V::load(sources[0].add(at)), V::load(sources[0].add(next)));
-            let mut sum = weighted;
-            if start == Start::Kept {
-                weighted.0 = V::load(q.add(at)).double().add(weighted.0);
-                weighted.1 = V::load(q.add(next)).double().add(weighted.1);
-                if P {
-                    sum = (sum.0.add(V::load(p.add(at))), sum.1.add(V::load(p.add(next))));
-                }
-            }
-            for i in 1..K {
-                let data = (V::load(sources[i].add(at)), V::load(sources[i].add(next)));
-                weighted = (weighted.0.double().add(data.0), weighted.1.double().add(data.1));
-                if P {
-                    sum = (sum.0.add(data.0), sum.1.add(data.1));
-                }
-            }
-            weighted.0.store(q.add(at));
-            weighted.1.store(q.add(next));
-            if P {
-                sum.0.store(p.add(at));
-                sum.1.store(p.add(next));
-            }
-        }
-        at += 2 * V::BYTES;
-    }
-}
-
-/// `q` = Σ factor · source, and if `P` also `p` = Σ source. The length of `q` is a multiple of two vectors, `p` and every
-/// source are at least as long, and there is a factor for each source.
-#[inline(always)]
-unsafe fn products<V: Vector, const K: usize, const P: bool>(
-    p: &mut [u8],
-    q: &mut [u8],
-    sources: [*const u8; K],
-    factors: &[u8],
-    start: Start,
-) {
-    // SAFETY: the processor supports the vector.
-    let mut ready = [unsafe { V::factor(factors[0]) }; K];
-    for i in 1..K {
-        // SAFETY: as above.
-        ready[i] = unsafe { V::factor(factors[i]) };
-    }
-    let (length, p, q) = (q.len(), p.as_mut_ptr(), q.as_mut_ptr());
-    let mut at = 0;
-    while at < length {
-        let next = at + V::BYTES;
-        // SAFETY: two vectors from `at` on are inside `p`, `q` and every source.
-        unsafe {
-            let mut sum = (V::load(sources[0].add(at)), V::load(sources[0].add(next)));
-            let mut weighted = (sum.0.multiply(ready[0]), sum.1.multiply(ready[0]));
-            if start == Start::Kept {
-                weighted = (weighted.0.add(V::load(q.add(at))), weighted.1.add(V::load(q.add(next))));
-                if P {
-                    sum = (sum.0.add(V::load(p.add(at))), sum.1.add(V::load(p.add(next))));
-                }
-            }
-            for i in 1..K {
-                let data = (V::load(sources[i].add(at)), V::load(sources[i].add(next)));
-                weighted.0 = weighted.0.add(data.0.multiply(ready[i]));
-                weighted.1 = weighted.1.add(data.1.multiply(ready[i]));
-                if P {
-                    sum = (sum.0.add(data.0), sum.1.add(data.1));
-                }
-            }
-            weighted.0.store(q.add(at));
-            weighted.1.store(q.add(next));
-            if P {
-                sum.0.store(p.add(at));
-                sum.1.store(p.add(next));
-            }
-        }
-        at += 2 * V::BYTES;
-    }
-}
-
-#[inline(always)]
-fn pointers<const K: usize>(sources: &[&[u8]]) -> [*const u8; K] {
-    let mut pointers = [std::ptr::null(); K];
-    for (pointer, source) in pointers.iter_mut().zip(sources) {
-        *pointer = source.as_ptr();
-    }
-    pointers
-}
-
-/// What each source has from `whole` on.
-fn tails_of<'t, 's>(tails: &'t mut [&'s [u8]; PASS_SOURCES], sources: &[&'s [u8]], whole: usize) -> &'t [&'s [u8]] {
-    for (tail, source) in tails.iter_mut().zip(sources) {
-        *tail = &source[whole..];
-    }
-    &tails[..sources.len()]
+    None
 }

@@ -1,11 +1,15 @@
-//! External programs: whether they are here, and which package brings them.
+//! External programs and libraries: whether they are here, and which package brings them.
 
 use std::path::PathBuf;
 
 const PACKAGES: &str = include_str!("../../tools/packages.txt");
 
-/// Where `program` is, if it is installed. Also looks where Debian keeps what only root's `PATH` has.
+/// Where `program` is, if it is installed. Also looks where Debian keeps what only root's `PATH` has, and its libraries.
 pub fn find(program: &str) -> Option<PathBuf> {
+    if program.contains(".so") {
+        let libraries = PathBuf::from(format!("/usr/lib/{}-linux-gnu/{program}", std::env::consts::ARCH));
+        return libraries.is_file().then_some(libraries);
+    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
