@@ -30,6 +30,7 @@ mod paths;
 mod scenarios;
 mod support;
 mod to_md;
+mod yardstick;
 
 use std::process::ExitCode;
 
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         nbd_paths::trials(),
         nbd_tls::trials(),
         mount::trials(),
+        yardstick::trials(),
     ];
     libtest_mimic::run(&arguments, stories.into_iter().flatten().collect()).exit_code()
 }

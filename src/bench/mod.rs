@@ -25,7 +25,9 @@ mod subjects;
 pub mod svg;
 pub mod table;
 mod theory;
+mod turns;
 mod workload;
+pub mod yardstick;
 
 pub use clock::{Clock, RealClock, utc_now};
 pub use counted::Counted;

@@ -16,17 +16,13 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
+use super::report::Spread;
+use super::turns::{Arena, take_turns};
 use crate::parity::{Column, Kernel};
 
 /// Columns start at whole pages, as the buffers of disks do, and a page further apart than a chunk, so that chunks of a
 /// power of two do not all fall into the same lines of a cache.
 const PAGE_BYTES: usize = 4096;
-
-/// A window whose thread got less than this share of its time as processor time was disturbed.
-const UNDISTURBED_SHARE: f64 = 0.97;
-
-/// How often a disturbed window is measured again before it is taken as it is.
-const RETRIES: usize = 3;
 
 /// What to measure, and for how long.
 #[derive(Clone, Debug)]
@@ -130,26 +126,6 @@ pub struct Rate {
     pub of_memcpy: f64,
 }
 
-/// What the rounds gave.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Spread {
-    /// The slowest.
-    pub min: f64,
-    /// The middle one; the mean of the middle two where their number is even.
-    pub median: f64,
-    /// The fastest.
-    pub max: f64,
-}
-
-impl Spread {
-    pub(super) fn of(mut rounds: Vec<f64>) -> Spread {
-        rounds.sort_by(f64::total_cmp);
-        let (middle, last) = (rounds.len() / 2, rounds.len() - 1);
-        let median = if rounds.len() % 2 == 1 { rounds[middle] } else { (rounds[middle - 1] + rounds[middle]) / 2.0 };
-        Spread { min: rounds[0], median, max: rounds[last] }
-    }
-}
-
 /// Measures. `progress` is told the windows done and those in all after each round.
 pub fn measure(options: &Options, mut progress: impl FnMut(usize, usize)) -> Report {
     assert!(options.rounds > 0, "no rounds");
@@ -175,16 +151,6 @@ pub fn measure(options: &Options, mut progress: impl FnMut(usize, usize)) -> Rep
     report
 }
 
-/// Someone who takes a turn in every round.
-struct Contestant {
-    /// None for memcpy.
-    work: Option<(Work, Kernel)>,
-    /// Computations in a window.
-    count: usize,
-    /// GB/s, one for each round.
-    rounds: Vec<f64>,
-}
-
 fn measure_stripe(
     options: &Options,
     pool: &mut Pool,
@@ -192,30 +158,22 @@ fn measure_stripe(
     round_done: &mut dyn FnMut(usize),
 ) -> Stripe {
     let (data_disks, chunk_bytes) = (pool.data_disks, pool.chunk_bytes);
-    let works = Work::ALL.iter().flat_map(|work| options.kernels.iter().map(|kernel| (*work, *kernel)));
-    let mut contestants: Vec<Contestant> = std::iter::once(None)
-        .chain(works.map(Some))
-        .map(|work| Contestant { work, count: pool.count_for(work, options.window), rounds: Vec::new() })
-        .collect();
+    let works: Vec<_> =
+        Work::ALL.iter().flat_map(|work| options.kernels.iter().map(|kernel| (*work, *kernel))).collect();
+    pool.works = std::iter::once(None).chain(works.iter().copied().map(Some)).collect();
+    let turns = take_turns(pool, options.rounds, options.window, round_done);
+    *windows_disturbed += turns.disturbed;
 
-    for round in 1..=options.rounds {
-        for contestant in &mut contestants {
-            let (took, disturbed) = pool.window(contestant.work, contestant.count);
-            *windows_disturbed += usize::from(disturbed);
-            let bytes = contestant.count * data_disks * chunk_bytes;
-            contestant.rounds.push(bytes as f64 / took.as_secs_f64() / 1e9);
-        }
-        round_done(round);
-    }
-
-    let memcpy = contestants.remove(0).rounds;
-    let rates = contestants.into_iter().map(|Contestant { work, rounds, .. }| {
-        let (work, kernel) = work.expect("all but the first are kernels");
-        let ratios = rounds.iter().zip(&memcpy).map(|(rate, memcpy)| rate / memcpy).collect();
-        Rate { work, kernel: kernel.name(), of_memcpy: Spread::of(ratios).median, gb_per_s: Spread::of(rounds) }
+    let gb = (data_disks * chunk_bytes) as f64 / 1e9;
+    let mut contestants =
+        turns.rates.into_iter().map(|rounds| rounds.into_iter().map(|calls| calls * gb).collect::<Vec<f64>>());
+    let memcpy = contestants.next().expect("the first is memcpy");
+    let rates = works.into_iter().zip(contestants).map(|((work, kernel), rounds)| {
+        let ratios: Vec<f64> = rounds.iter().zip(&memcpy).map(|(rate, memcpy)| rate / memcpy).collect();
+        Rate { work, kernel: kernel.name(), of_memcpy: Spread::of(&ratios).median, gb_per_s: Spread::of(&rounds) }
     });
     let rates = rates.collect();
-    Stripe { data_disks, chunk_bytes, rates, memcpy_gb_per_s: Spread::of(memcpy) }
+    Stripe { data_disks, chunk_bytes, rates, memcpy_gb_per_s: Spread::of(&memcpy) }
 }
 
 /// The columns of a stripe, and room for what is made from them.
@@ -223,6 +181,8 @@ struct Pool {
     data_disks: usize,
     chunk_bytes: usize,
     memory: Vec<u8>,
+    /// Who takes turns; none for memcpy.
+    works: Vec<Option<(Work, Kernel)>>,
 }
 
 /// The pool taken apart.
@@ -240,7 +200,7 @@ impl Pool {
         let columns = 2 * data_disks + 4;
         let mut memory = vec![0; (columns * (chunk_bytes.next_multiple_of(PAGE_BYTES) + PAGE_BYTES)) + PAGE_BYTES];
         ChaCha8Rng::seed_from_u64(0).fill_bytes(&mut memory);
-        let mut pool = Pool { data_disks, chunk_bytes, memory };
+        let mut pool = Pool { data_disks, chunk_bytes, memory, works: Vec::new() };
         let Parts { data, p, q, .. } = pool.parts();
         Kernel::current().encode_pq(p, q, &columns_of(&data));
         pool
@@ -259,47 +219,15 @@ impl Pool {
             copies: (0..self.data_disks).map(|_| next()).collect(),
         }
     }
+}
 
-    /// How many computations fill a window. Also warms up, and looks whether what was lost came back.
-    fn count_for(&mut self, work: Option<(Work, Kernel)>, window: Duration) -> usize {
-        const ENOUGH: Duration = Duration::from_millis(1);
-        let mut count = 1;
-        let took = loop {
-            let took = self.run(work, count);
-            if took >= ENOUGH {
-                break took;
-            }
-            count *= 2;
-        };
-        self.check(work);
-        ((count as f64 * window.as_secs_f64() / took.as_secs_f64()) as usize).max(1)
+impl Arena for Pool {
+    fn contestants(&self) -> usize {
+        self.works.len()
     }
 
-    fn check(&mut self, work: Option<(Work, Kernel)>) {
-        let Some((work, kernel)) = work else { return };
-        let Parts { data, p, q, made: [first, second], .. } = self.parts();
-        let (first_right, second_right) = match work {
-            Work::EncodeP => (*first == *p, true),
-            Work::EncodePq => (*first == *p, *second == *q),
-            Work::RecoverFromP | Work::RecoverFromQ => (*first == *data[0], true),
-            Work::RecoverTwo => (*first == *data[0], *second == *data[1]),
-        };
-        assert!(first_right && second_right, "the kernel {kernel} did not {}", work.name());
-    }
-
-    /// The time of `count` computations, and whether the thread lost the processor meanwhile.
-    fn window(&mut self, work: Option<(Work, Kernel)>, count: usize) -> (Duration, bool) {
-        for _ in 0..RETRIES {
-            let before = processor_time();
-            let took = self.run(work, count);
-            if (processor_time() - before).as_secs_f64() >= took.as_secs_f64() * UNDISTURBED_SHARE {
-                return (took, false);
-            }
-        }
-        (self.run(work, count), true)
-    }
-
-    fn run(&mut self, work: Option<(Work, Kernel)>, count: usize) -> Duration {
+    fn run(&mut self, contestant: usize, count: u64) -> Duration {
+        let work = self.works[contestant];
         let Parts { data, p, q, made: [first, second], mut copies } = self.parts();
         let columns = columns_of(&data);
         let slices: Vec<&[u8]> = columns.iter().map(|column| column.0).collect();
@@ -324,16 +252,22 @@ impl Pool {
         }
         started.elapsed()
     }
+
+    fn check(&mut self, contestant: usize) {
+        let Some((work, kernel)) = self.works[contestant] else { return };
+        let Parts { data, p, q, made: [first, second], .. } = self.parts();
+        let (first_right, second_right) = match work {
+            Work::EncodeP => (*first == *p, true),
+            Work::EncodePq => (*first == *p, *second == *q),
+            Work::RecoverFromP | Work::RecoverFromQ => (*first == *data[0], true),
+            Work::RecoverTwo => (*first == *data[0], *second == *data[1]),
+        };
+        assert!(first_right && second_right, "the kernel {kernel} did not {}", work.name());
+    }
 }
 
 fn columns_of<'a>(data: &'a [&mut [u8]]) -> Vec<Column<'a>> {
     data.iter().enumerate().map(|(exponent, column)| (&**column, exponent as u8)).collect()
-}
-
-/// Processor time this thread has had.
-pub(super) fn processor_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::try_from(time).expect("processor time is not negative")
 }
 
 impl Report {
@@ -404,11 +338,5 @@ mod tests {
         let table = report.table();
         assert_eq!(table.row_count(), Work::ALL.len() * 4);
         assert!(table.to_string().contains("recover 1 from Q"));
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_is_between_the_middle_two() {
-        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).median, 2.5);
-        assert_eq!(Spread::of(vec![9.0, 1.0, 2.0]).median, 2.0);
     }
 }

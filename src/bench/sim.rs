@@ -23,7 +23,8 @@
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::parity::{Spread, processor_time};
+use super::report::Spread;
+use super::turns::processor_time;
 use crate::block::{Bank, DeviceId, Limits, SECTOR_BYTES, Sectors};
 use crate::disk::Fault;
 use crate::multipath::Paths;
@@ -204,7 +205,7 @@ pub fn measure(options: &Options, mut progress: impl FnMut(usize, usize)) -> Rep
         work: *work,
         count,
         disk_ios_each: ios as f64 / count as f64,
-        per_s: Spread::of(rounds),
+        per_s: Spread::of(&rounds),
     });
     Report { schema: "raidlab-bench-sim/v1", rounds: options.rounds, rates: rates.collect() }
 }

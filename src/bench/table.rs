@@ -5,7 +5,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::report::{Cell, Report, Spread, State, SubjectFacts};
-use super::{Access, Disturbance, Shape, Workload, parity, sim};
+use super::{Access, Disturbance, Shape, Workload, parity, sim, yardstick};
 use crate::drawing::wrapped;
 
 /// What the terminal can show.
@@ -68,6 +68,65 @@ pub fn parity(report: &parity::Report, charset: Charset) -> String {
     }
     let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, COLUMNS)).collect();
     format!("{}\n\n{}\n", table.trim_fmt(), notes.join("\n"))
+}
+
+/// The report on yardsticks as text: a line for each claim, and with `cells` a table of every measurement.
+pub fn yardstick(report: &yardstick::Report, cells: bool, charset: Charset) -> String {
+    let number = |value: f64| format!("{value:.2}");
+    let mut claims = plain(charset, ["work", "against", "ratio", "worst", "wanted", "reached"]);
+    for row in &report.rows {
+        let wanted = match row.goal.each {
+            Some(each) => format!("{}, each {each}", row.goal.least),
+            None => row.goal.least.to_string(),
+        };
+        let reached = match row.reached {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "-",
+        };
+        let [ratio, worst] = [row.ratio, row.worst].map(|value| value.map_or_else(String::new, number));
+        claims.add_row([&*row.work, &*row.against, &ratio, &worst, &wanted, reached]);
+    }
+    let mut tables = vec![claims];
+    if cells {
+        let mut all = plain(charset, ["work", "against", "shape", "ours", "theirs", "ratio", "least", "most"]);
+        for row in &report.rows {
+            for cell in &row.cells {
+                let of = |value: f64| format!("{value:.1} {}", cell.unit);
+                let [ratio, least, most] = [cell.ratio.median, cell.ratio.min, cell.ratio.max].map(number);
+                let (ours, theirs) = (of(cell.ours), of(cell.theirs));
+                all.add_row([&*row.work, &*row.against, &cell.name, &ours, &theirs, &ratio, &least, &most]);
+            }
+        }
+        tables.push(all);
+    }
+    let mut notes = vec![format!(
+        "ratio: ours over theirs, taken inside each of {} rounds in which both take turns; the median of the rounds, the \
+         geometric mean over all shapes. worst: the least of them. {}, {}.",
+        report.rounds, report.machine.cpu, report.machine.kernel
+    )];
+    notes.extend(report.rows.iter().filter_map(|row| {
+        let why = row.skipped.as_ref()?;
+        Some(format!("{} was not compared with {}: {why}.", row.work, row.against))
+    }));
+    if report.windows_disturbed > 0 {
+        notes.push(format!("~  disturbed: the thread lost the processor in {} windows.", report.windows_disturbed));
+    }
+    let notes: Vec<String> = notes.iter().flat_map(|note| wrapped(note, COLUMNS)).collect();
+    let tables: Vec<String> = tables.iter().map(Table::trim_fmt).collect();
+    format!("{}\n\n{}\n", tables.join("\n\n"), notes.join("\n"))
+}
+
+/// A table without borders, its figures on the right.
+fn plain<const N: usize>(charset: Charset, header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(style(charset));
+    table.set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
 }
 
 /// The report on the simulator as text.

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::output;
 use crate::bench::table::{self, Charset};
+use crate::bench::yardstick::{self, Group};
 use crate::bench::{
     ArraySpec, ArraySubject, Backend, Machine, Plan, ProgressLine, RawSubject, RealClock, Report, Series, State, Step,
     Store, Subject, Workload, parity, sim, svg, utc_now,
@@ -86,12 +87,34 @@ enum Bench {
         #[arg(long)]
         json: bool,
     },
+    /// How fast this program is beside what it is to be measured by: limits of this computer, and its peers.
+    #[command(name = "self")]
+    Yardstick {
+        /// What to measure.
+        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = group)]
+        only: Vec<Group>,
+        /// Rounds of each measurement.
+        #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        rounds: u32,
+        /// Show every measurement, not only what comes of them.
+        #[arg(long)]
+        cells: bool,
+        /// Print the report as JSON, every measurement included.
+        #[arg(long)]
+        json: bool,
+    },
     /// How fast the simulator is here.
     Sim {
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
     },
+}
+
+fn group(name: &str) -> Result<Group, String> {
+    let names: Vec<&str> = Group::ALL.into_iter().map(Group::name).collect();
+    let known = Group::ALL.into_iter().find(|group| group.name() == name);
+    known.ok_or_else(|| format!("there are {}", names.join(", ")))
 }
 
 fn state(name: &str) -> Result<State, String> {
@@ -143,9 +166,10 @@ fn could_not(text: impl Into<String>) -> BenchFailure {
 /// printed and written then, too).
 pub fn run(args: &BenchArgs, quiet: bool) -> Result<u8, BenchFailure> {
     Kernel::from_env().map_err(|error| usage(error.to_string()))?;
-    match args.what {
-        Some(Bench::Parity { json }) => run_parity(json, quiet),
-        Some(Bench::Sim { json }) => run_sim(json, quiet),
+    match &args.what {
+        Some(Bench::Parity { json }) => run_parity(*json, quiet),
+        Some(Bench::Yardstick { only, rounds, cells, json }) => run_yardstick(only, *rounds, *cells, *json, quiet),
+        Some(Bench::Sim { json }) => run_sim(*json, quiet),
         None => run_levels(args, quiet),
     }
 }
@@ -175,6 +199,17 @@ fn run_parity(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
     print_report(&report, json, table::parity)
 }
 
+fn run_yardstick(only: &[Group], rounds: u32, cells: bool, json: bool, quiet: bool) -> Result<u8, BenchFailure> {
+    let line = ProgressLine::new(!quiet);
+    let options = yardstick::Options { rounds: rounds as usize, ..yardstick::Options::default() };
+    let groups = if only.is_empty() { &Group::ALL[..] } else { only };
+    let report = yardstick::measure(&options, groups, &mut |what, done| {
+        line.step(&Step { what: what.to_owned(), done });
+    });
+    drop(line);
+    print_report(&report, json, |report, charset| table::yardstick(report, cells, charset))
+}
+
 fn run_sim(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
     let line = ProgressLine::new(!quiet);
     let report = sim::measure(&sim::Options::default(), |done, all| {
@@ -184,7 +219,11 @@ fn run_sim(json: bool, quiet: bool) -> Result<u8, BenchFailure> {
     print_report(&report, json, table::sim)
 }
 
-fn print_report<R: Serialize>(report: &R, json: bool, table: fn(&R, Charset) -> String) -> Result<u8, BenchFailure> {
+fn print_report<R: Serialize>(
+    report: &R,
+    json: bool,
+    table: impl Fn(&R, Charset) -> String,
+) -> Result<u8, BenchFailure> {
     if json {
         let mut text = serde_json::to_string_pretty(report).expect("a report is numbers and names");
         text.push('\n');
