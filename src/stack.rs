@@ -20,6 +20,7 @@ pub use bare::BareDisk;
 pub use leaves::Leaves;
 pub use tiers::Tier;
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::fd::BorrowedFd;
@@ -102,6 +103,9 @@ impl Bank for Leaf {
     }
     fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
         each_leaf!(self, bank => bank.lend(device, extent))
+    }
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        each_leaf!(self, bank => bank.window(device, extent))
     }
     fn vouches(&self, device: DeviceId) -> bool {
         each_leaf!(self, bank => bank.vouches(device))

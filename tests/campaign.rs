@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         story("campaign::no_seed_finds_anything").sampled_by(no_seed_finds_anything),
         story("campaign::no_seed_with_paths_finds_anything").sampled_by(no_seed_with_paths_finds_anything),
+        story("campaign::no_seed_with_mapped_disks_finds_anything").sampled_by(no_seed_with_mapped_disks),
         story("campaign::a_short_run_says_what_it_was").told_by(a_short_run_says_what_it_was),
         story("campaign::a_chosen_campaign_is_the_same_again").told_by(a_chosen_campaign_is_the_same_again),
         story("campaign::shards_together_are_the_whole").told_by(shards_together_are_the_whole),
@@ -45,6 +46,12 @@ fn no_seed_with_paths_finds_anything(mut sample: Sample) {
         let wish = Wish { paths: Fabrics::in_turn(seed), ..Wish::default() };
         Life::live(&draw(seed, &wish), effort, false)
     });
+}
+
+/// Reads are carried out at once, by an executor of their own, where nothing stands against it.
+fn no_seed_with_mapped_disks(mut sample: Sample) {
+    let wish = Wish { mapped: true, ..Wish::default() };
+    lived(sample.seed(), count(100, 10_000), |seed| Life::live(&draw(seed, &wish), Effort::SAMPLE, true));
 }
 
 /// So many lives from a seed on: none finds anything, and most prove something.

@@ -1,5 +1,6 @@
 //! A layer that counts what passes.
 
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use super::Traffic;
@@ -54,6 +55,10 @@ impl<B: Bank> Bank for Counted<B> {
 
     fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
         self.inner.lend(device, extent)
+    }
+
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        self.inner.window(device, extent)
     }
 
     fn vouches(&self, device: DeviceId) -> bool {

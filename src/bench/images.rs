@@ -12,6 +12,7 @@
 //! store: an array, which flushes when it marks itself clean, would be charged for that, and the raw
 //! file, which never flushes, would not.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -325,6 +326,13 @@ impl Bank for Images {
         match &mut self.kind {
             Kind::Files(leaf) => leaf.lend(device, extent),
             Kind::Memory(bank) => bank.lend(device, extent),
+        }
+    }
+
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        match &self.kind {
+            Kind::Files(leaf) => leaf.window(device, extent),
+            Kind::Memory(bank) => bank.window(device, extent),
         }
     }
 

@@ -1,5 +1,7 @@
 //! The one interface between layers.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{Completion, Extent, Instant, IoError, Mark, Request, SECTOR_BYTES, Sectors};
@@ -75,6 +77,13 @@ pub trait Bank {
     /// asks [`Bank::vouches`] before it believes what it made of them. `None`: they are had by a request, or not at all.
     #[inline]
     fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
+        let _ = (device, extent);
+        None
+    }
+
+    /// The same for as long as nothing is asked of the bank: what it lends may be a copy, if that is how it holds it.
+    #[inline]
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
         let _ = (device, extent);
         None
     }

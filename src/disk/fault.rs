@@ -21,6 +21,7 @@ mod strike;
 mod tests;
 mod text;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -334,6 +335,10 @@ impl<B: Bank> Bank for Fault<B> {
 
     fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
         if self.is_armed(device) { None } else { self.inner.lend(device, extent) }
+    }
+
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        if self.is_armed(device) { None } else { self.inner.window(device, extent) }
     }
 
     fn vouches(&self, device: DeviceId) -> bool {

@@ -27,6 +27,8 @@ pub(super) struct Flusher {
     /// Batches received whose signal has not been taken from the eventfd yet; negative while it is
     /// the other way round.
     signals_due: i64,
+    /// Requests handed over and not come back, of all devices.
+    in_flight: usize,
 }
 
 struct Helper {
@@ -53,7 +55,7 @@ impl Flusher {
         let (sender, finished) = channel();
         let wakeup = Arc::new(eventfd()?);
         let outbox = Outbox { finished: sender, wakeup };
-        Ok(Flusher { helpers: BTreeMap::new(), outbox, finished, signals_due: 0 })
+        Ok(Flusher { helpers: BTreeMap::new(), outbox, finished, signals_due: 0, in_flight: 0 })
     }
 
     /// Starts the thread that serves `device`.
@@ -75,13 +77,15 @@ impl Flusher {
         let jobs = helper.jobs.as_ref().expect("an open device has a helper");
         jobs.send(request).expect("a helper lives as long as its device");
         helper.in_flight += 1;
+        self.in_flight += 1;
     }
 
     /// Gives each finished request to `take`.
     pub(super) fn poll(&mut self, mut take: impl FnMut(DeviceId, Completion)) {
-        loop {
+        while self.in_flight > 0 || self.signals_due != 0 {
             while let Ok(batch) = self.finished.try_recv() {
                 self.signals_due += 1;
+                self.in_flight -= batch.completions.len();
                 let helper = self.helpers.get_mut(&batch.device).expect("a helper stays until it is idle");
                 helper.in_flight -= batch.completions.len();
                 if helper.in_flight == 0 && helper.jobs.is_none() {
@@ -90,9 +94,6 @@ impl Flusher {
                 batch.completions.into_iter().for_each(|completion| take(batch.device, completion));
             }
             // A signal follows its batch. Taking it here and looking again loses neither.
-            if self.signals_due == 0 && self.helpers.values().all(|helper| helper.in_flight == 0) {
-                return;
-            }
             let signals = drain(&self.outbox.wakeup);
             if signals == 0 {
                 return;

@@ -13,6 +13,7 @@
 //! went to are no longer in reach. To use the file again, open it again. A truncation inside a page
 //! raises nothing before the next flush, which looks at the file's size.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -209,6 +210,17 @@ impl Bank for MmapBank {
         let mapping = disk.mapping.as_ref().filter(|mapping| !mapping.watch.is_lost())?;
         let (at, length) = (extent.start.bytes() as usize, extent.length.bytes() as usize);
         Some(Bytes::from_owner(Lent { mapping: Arc::clone(mapping), at, length }))
+    }
+
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        let disk = &self.disks[device.0 as usize];
+        let mapping = disk.mapping.as_ref().filter(|mapping| !mapping.watch.is_lost())?;
+        let (at, length) = (extent.start.bytes() as usize, extent.length.bytes() as usize);
+        let start = mapping.at(at, length);
+        // SAFETY: `at` checked the range; the mapping stays while the bank is borrowed. Nobody else has the file (it is
+        // locked), and this process changes it only by requests to the bank. A lost page becomes zeroes, and the mapping
+        // is not vouched for then.
+        Some(Cow::Borrowed(unsafe { std::slice::from_raw_parts(start, length) }))
     }
 
     fn vouches(&self, device: DeviceId) -> bool {

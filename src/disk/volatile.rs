@@ -18,6 +18,7 @@
 //! some of its content down, each sector once, or forced writes pass that have no sector in common. A write that would
 //! get in the way of a forced one waits for it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
@@ -574,6 +575,10 @@ impl<B: Bank> Bank for Volatile<B> {
 
     fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
         if self.has_cache(device) || self.cut.is_some() { None } else { self.inner.lend(device, extent) }
+    }
+
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        if self.has_cache(device) || self.cut.is_some() { None } else { self.inner.window(device, extent) }
     }
 
     fn vouches(&self, device: DeviceId) -> bool {

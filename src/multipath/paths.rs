@@ -3,6 +3,7 @@
 //! The same layer stands over an array (which then sells its volume over several ports) and under it (every member then has several
 //! paths), so whoever builds a stack need not know which. What is reached directly costs nothing: bytes are lent through.
 
+use std::borrow::Cow;
 use std::os::fd::BorrowedFd;
 
 use bytes::Bytes;
@@ -118,6 +119,14 @@ impl<B: Bank> Bank for Paths<B> {
     fn lend(&mut self, device: DeviceId, extent: Extent) -> Option<Bytes> {
         match self {
             Paths::Direct(bank) => bank.lend(device, extent),
+            Paths::Many(_) => None,
+        }
+    }
+
+    #[inline]
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        match self {
+            Paths::Direct(bank) => bank.window(device, extent),
             Paths::Many(_) => None,
         }
     }

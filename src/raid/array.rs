@@ -2,7 +2,7 @@
 //!
 //! This file is the way in and out: requests are cut into bands, bands are started, completions
 //! are handed to whom they belong, answers are put together. What happens inside a band is in
-//! `executor.rs`, background work in `sync.rs`, changes of membership in `manage.rs`.
+//! `executor.rs`, reads that need none in `direct.rs`, background work in `sync.rs`, changes of membership in `manage.rs`.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -606,7 +606,12 @@ impl<B: Bank> Bank for Array<B> {
         let Request { id, extent, op } = request;
         match op {
             Op::Flush => self.submit_flush(id),
-            Op::Read(buf) => self.submit_read(id, extent, buf),
+            Op::Read(mut buf) => {
+                if self.read_at_once(extent, &mut buf) {
+                    return self.ready.push((VOLUME, Completion { id, op: Op::Read(buf), result: Ok(()) }));
+                }
+                self.submit_read(id, extent, buf);
+            }
             Op::Write(..) | Op::WriteZeroes(_) | Op::Discard => self.submit_write(id, extent, op),
         }
         self.turn();

@@ -47,36 +47,35 @@ pub fn recover(kernel: Kernel, roles: &[Role], known: &mut Known, wanted: ChunkS
         return;
     }
     let length = length_of(known);
-    let p = column_of(roles, Role::P).filter(|column| known[*column].is_some());
-    let q = column_of(roles, Role::Q).filter(|column| known[*column].is_some());
-    let present: SmallVec<[usize; 16]> = (0..data).filter(|column| !missing.contains(*column)).collect();
-    let weighted: SmallVec<[parity::Column<'_>; 16]> =
-        present.iter().map(|column| (bytes_of(known, *column), exponent(roles[*column]))).collect();
-    let missing: SmallVec<[usize; 2]> = missing.iter().collect();
-    match (missing.as_slice(), p, q) {
-        (&[lost], Some(p), _) => {
-            let plain: SmallVec<[&[u8]; 16]> = weighted.iter().map(|(bytes, _)| *bytes).collect();
-            let found = filled(length, |out| kernel.recover_from_p(out, bytes_of(known, p), &plain));
-            drop((plain, weighted));
-            known[lost] = Some(found);
+    let mut found: SmallVec<[Buf; 2]> = missing.iter().map(|_| Buf::stale(length)).collect();
+    let mut outs: SmallVec<[&mut [u8]; 2]> =
+        found.iter_mut().map(|buf| buf.as_mut_slice().expect("bands are not empty")).collect();
+    let held: SmallVec<[Option<&[u8]>; 16]> = known.iter().map(Option::as_deref).collect();
+    reconstruct(kernel, roles, &held, missing, &mut outs);
+    drop((held, outs));
+    for (column, buf) in missing.iter().zip(found) {
+        known[column] = Some(buf.into_bytes());
+    }
+}
+
+/// Reconstructs one or two data columns, all of `missing`, from what is held of the others.
+pub fn reconstruct(kernel: Kernel, roles: &[Role], held: &[Option<&[u8]>], missing: ColumnSet, outs: &mut [&mut [u8]]) {
+    let bytes = |column: usize| held[column].expect("the plan read every column it computes from");
+    let p = column_of(roles, Role::P).filter(|column| held[*column].is_some());
+    let q = column_of(roles, Role::Q).filter(|column| held[*column].is_some());
+    let survivors: SmallVec<[parity::Column<'_>; 16]> = (0..data_count(roles))
+        .filter(|column| !missing.contains(*column))
+        .map(|column| (bytes(column), exponent(roles[column])))
+        .collect();
+    let lost: SmallVec<[u8; 2]> = missing.iter().map(|column| exponent(roles[column])).collect();
+    match (outs, lost.as_slice(), p, q) {
+        ([out], [_], Some(p), _) => {
+            let plain: SmallVec<[&[u8]; 16]> = survivors.iter().map(|(bytes, _)| *bytes).collect();
+            kernel.recover_from_p(out, bytes(p), &plain);
         }
-        (&[lost], None, Some(q)) => {
-            let found = filled(length, |out| {
-                kernel.recover_from_q(out, exponent(roles[lost]), bytes_of(known, q), &weighted);
-            });
-            drop(weighted);
-            known[lost] = Some(found);
-        }
-        (&[x, y], Some(p), Some(q)) => {
-            let mut second = Buf::stale(length);
-            let first = filled(length, |out| {
-                let other = second.parts_mut().next().expect("bands are not empty");
-                let (x, y) = ((out, exponent(roles[x])), (other, exponent(roles[y])));
-                kernel.recover_two(x, y, bytes_of(known, p), bytes_of(known, q), &weighted);
-            });
-            drop(weighted);
-            known[x] = Some(first);
-            known[y] = Some(second.into_bytes());
+        ([out], [lost], None, Some(q)) => kernel.recover_from_q(out, *lost, bytes(q), &survivors),
+        ([one, other], [x, y], Some(p), Some(q)) => {
+            kernel.recover_two((one, *x), (other, *y), bytes(p), bytes(q), &survivors);
         }
         _ => panic!("columns {missing:?} cannot be recovered from P {p:?} and Q {q:?}"),
     }

@@ -12,7 +12,7 @@ use super::array::{Array, IoOwner};
 use super::band::{Band, Cargo, Content, Phase, Purpose, Waiter};
 use super::compute;
 use super::control::{Event, READ_ERRORS_MAX};
-use super::geometry::Role;
+use super::geometry::{Role, StripeIndex};
 use super::locks::Access;
 use super::member::{Member, Place, Standing};
 use super::mutant::{self, Mutant};
@@ -73,13 +73,21 @@ impl<B: Bank> Array<B> {
         }
     }
 
-    /// Spreads reads over the copies by address, so that a sequential stream stays on one member for a while.
+    /// Spreads reads over the copies.
     fn balanced(&self, band: &Band) -> Prefer {
         if self.geometry.parity_count() > 0 || band.stripe.data_chunks != 1 {
             return Prefer::First;
         }
-        let copies = band.stripe.columns.len() as u64;
-        Prefer::Column(((band.stripe.start.0 >> 11) % copies.max(1)) as usize)
+        Prefer::Column(self.preferred_copy(band.index, band.stripe.columns.len()))
+    }
+
+    /// Of which copy a stripe is read: by address, so that a sequential stream stays on one member for a while.
+    pub(super) fn preferred_copy(&self, index: StripeIndex, copies: usize) -> usize {
+        if copies < 2 {
+            return 0;
+        }
+        let start = index.0 * self.geometry.rows().0;
+        ((start >> 11) % copies as u64) as usize
     }
 
     // ---- reading ----
@@ -290,6 +298,10 @@ impl<B: Bank> Array<B> {
         if self.bands[key].plan.recover.is_empty() {
             return self.bank.mark(Mark::ReadFromElsewhere);
         }
+        self.mark_reconstructed_read();
+    }
+
+    pub(super) fn mark_reconstructed_read(&mut self) {
         self.bank.mark(Mark::ReadReconstructed);
         if self.control.members.seats().iter().any(|seat| seat.replacement.is_some()) {
             self.bank.mark(Mark::ReadReconstructedInReplacement);

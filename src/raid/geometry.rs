@@ -469,6 +469,42 @@ impl Geometry {
         }
     }
 
+    /// Where a data chunk of a stripe lies, without the rest of the stripe: the copy of that number, from 0.
+    pub fn data_column(&self, index: StripeIndex, chunk: usize, copy: usize) -> Column {
+        let StripeIndex(k) = index;
+        assert!(k < self.stripes && copy < self.copies(), "{index:?}, copy {copy}");
+        match &self.map {
+            Map::Zones(zones) => {
+                let zone = last_of(zones, |zone| zone.first_stripe <= k);
+                let base = zone.member_start + Sectors((k - zone.first_stripe) * self.rows.0);
+                Column { slot: zone.slots[chunk], role: data(chunk), base }
+            }
+            Map::Mirror { .. } => Column { slot: Slot(copy as u8), role: data(0), base: Lba(k * self.rows.0) },
+            Map::Pattern { pattern, .. } => {
+                let column = pattern[(k % pattern.len() as u64) as usize][chunk];
+                Column { base: Lba(k * self.rows.0), ..column }
+            }
+            Map::Copies(copies) => {
+                let (slot, row) = copies.places(k).nth(copy).expect("there are so many copies");
+                Column { slot, role: data(0), base: Lba(row * self.rows.0) }
+            }
+        }
+    }
+
+    /// In how many places every data chunk lies.
+    pub fn copies(&self) -> usize {
+        match &self.map {
+            Map::Zones(_) | Map::Pattern { .. } => 1,
+            Map::Mirror { .. } => self.raid_disks,
+            Map::Copies(copies) => (copies.near * copies.far) as usize,
+        }
+    }
+
+    /// The rows of a stripe, but for the last one of a mirror, which may have fewer.
+    pub fn rows(&self) -> Sectors {
+        self.rows
+    }
+
     /// Which stripe has a column at sector `row` of a member's data area; `None` where the array has nothing.
     pub fn stripe_at(&self, slot: Slot, row: Lba) -> Option<StripeIndex> {
         if row.0 >= self.member_used(slot).0 {

@@ -71,6 +71,12 @@ impl Locks {
         }
     }
 
+    /// Whether nothing is held or waited for in a stripe.
+    #[inline]
+    pub fn is_free(&self, stripe: StripeIndex) -> bool {
+        self.stripes.is_empty() || !self.stripes.contains_key(&stripe)
+    }
+
     /// Whether nothing is held or waited for.
     pub fn is_idle(&self) -> bool {
         self.stripes.is_empty()

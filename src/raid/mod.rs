@@ -21,6 +21,7 @@ pub mod bitmap_super;
 pub mod compute;
 pub mod control;
 pub mod create;
+mod direct;
 mod executor;
 pub mod geometry;
 #[cfg(test)]

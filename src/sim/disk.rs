@@ -16,6 +16,7 @@ mod faults;
 mod media;
 mod timing;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub struct SimBank {
     marks: Marks,
     /// Reads that met unreadable sectors since somebody asked.
     met_unreadable: Vec<(DeviceId, Extent)>,
+    /// Its disks lend what they hold.
+    mapped: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -157,8 +160,14 @@ impl SimBank {
             events: 0,
             trace: Trace::default(),
             marks: Marks::default(),
+            mapped: false,
             met_unreadable: Vec::new(),
         }
+    }
+
+    /// From now on its disks lend what they hold, as mapped files do.
+    pub fn lend_windows(&mut self) {
+        self.mapped = true;
     }
 
     /// Adds a disk full of zeroes, at any time.
@@ -377,6 +386,17 @@ impl Bank for SimBank {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.inflight.next_due()
+    }
+
+    /// As a mapping does: where nothing is wrong with the disk, what it holds now, in its cache or on its medium.
+    fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        let disk = &self.disks[device.0 as usize];
+        let well = disk.online && disk.hang.is_none() && disk.slowness <= 1 && !disk.is_unreadable(extent);
+        (self.mapped && well).then(|| {
+            let mut bytes = vec![0; extent.length.at_grain(disk.model.limits.grain)];
+            disk.read_into(extent, &mut bytes);
+            Cow::Owned(bytes)
+        })
     }
 
     fn mark(&mut self, mark: Mark) {

@@ -28,6 +28,8 @@ pub struct Wish {
     pub faults: Vec<Harm>,
     /// These paths: what fails there is drawn beside what fails otherwise, which stays as it is.
     pub paths: Fabrics,
+    /// Disks that lend what they hold: see [`Scenario::mapped`].
+    pub mapped: bool,
 }
 
 /// What can be done to a disk.
@@ -164,6 +166,7 @@ pub fn draw(seed: u64, wish: &Wish) -> Scenario {
     if rng.chance(10) {
         scenario.disks = Disks::Hdd;
     }
+    scenario.mapped = wish.mapped;
     // From a stream of their own: without paths a seed's life is as it would be if there were none.
     let paths = Rng::new(seed, 107);
     scenario.paths = wish.paths;

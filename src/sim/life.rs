@@ -273,6 +273,9 @@ impl<'a> Life<'a> {
     fn new(scenario: &'a Scenario, effort: Effort, watch: &'a mut dyn Watch) -> Life<'a> {
         let model = scenario.disks.model(&scenario.array);
         let mut lab = Lab::reached(scenario.array, model, scenario.paths, scenario.seed);
+        if scenario.mapped {
+            lab.bank_mut().lend_windows();
+        }
         lab.faults_mut().keep_strikes();
         Life {
             scenario,

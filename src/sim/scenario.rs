@@ -61,6 +61,9 @@ pub struct Scenario {
     pub seed: u64,
     /// Whether faults keep to what the level tolerates.
     pub regime: Regime,
+    /// The array's disks lend what they hold, as mapped files do: a read that nothing stands against is done at once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mapped: bool,
     /// The array.
     pub array: Shape,
     /// How clients reach it, and it its disks.
@@ -344,6 +347,7 @@ impl Scenario {
             regime,
             array,
             paths: Fabrics::NONE,
+            mapped: false,
             disks: Disks::Fixed,
             clients,
             steps: Vec::new(),
@@ -504,6 +508,6 @@ fn is_none(paths: &Fabrics) -> bool {
     !paths.any()
 }
 
-fn is_default(disks: &Disks) -> bool {
-    *disks == Disks::default()
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

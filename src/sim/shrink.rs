@@ -323,6 +323,9 @@ fn simpler_arrays(scenario: &Scenario) -> Vec<Scenario> {
     if shape.layout != Layout::default_of(shape.level) {
         way(&|scenario| scenario.array.layout = Layout::default_of(shape.level));
     }
+    if scenario.mapped {
+        way(&|scenario| scenario.mapped = false);
+    }
     if scenario.disks != Disks::default() {
         way(&|scenario| scenario.disks = Disks::default());
     }

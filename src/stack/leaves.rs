@@ -1,6 +1,7 @@
 //! The disks of a lab: images and devices by one backend, exports of NBD servers beside them, and exports that are reached
 //! by several paths.
 
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -232,6 +233,13 @@ impl Bank for Leaves {
     fn lend(&mut self, disk: DeviceId, extent: Extent) -> Option<Bytes> {
         match self.places[disk.0 as usize] {
             Place::File(file) => self.files.lend(file, extent),
+            Place::Export(_) | Place::Map(_) => None,
+        }
+    }
+
+    fn window(&self, disk: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
+        match self.places[disk.0 as usize] {
+            Place::File(file) => self.files.window(file, extent),
             Place::Export(_) | Place::Map(_) => None,
         }
     }

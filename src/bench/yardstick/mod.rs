@@ -5,6 +5,7 @@
 //! geometric mean over its cells. What cannot be measured here says why.
 
 mod isal;
+mod mapped;
 mod parity;
 
 use std::time::Duration;
@@ -34,16 +35,19 @@ impl Default for Options {
 pub enum Group {
     /// Parity kernels.
     Parity,
+    /// Arrays on memory-mapped images.
+    Mapped,
 }
 
 impl Group {
     /// Every one.
-    pub const ALL: [Group; 1] = [Group::Parity];
+    pub const ALL: [Group; 2] = [Group::Parity, Group::Mapped];
 
     /// Its name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Group::Parity => "parity",
+            Group::Mapped => "mapped",
         }
     }
 }
@@ -163,6 +167,7 @@ pub fn measure(options: &Options, groups: &[Group], progress: &mut dyn FnMut(&st
         let mut within = |share: f64| progress(group.name(), (number as f64 + share) / groups.len() as f64);
         let rows = match group {
             Group::Parity => parity::rows(options, &mut report.windows_disturbed, &mut within),
+            Group::Mapped => mapped::rows(options, &mut report.windows_disturbed, &mut within),
         };
         report.rows.extend(rows.into_iter().map(Row::judged));
     }

@@ -37,6 +37,9 @@ pub struct LifeArgs {
     /// The paths that `sim run` drew the seed for
     #[arg(long, value_name = "none|volume|members|both", value_parser = fabrics, default_value = "none")]
     paths: Fabrics,
+    /// The disks lend what they hold: `sim run --mapped` drew the seed
+    #[arg(long)]
+    mapped: bool,
     /// Where the power of copies is cut: none, sample, every, or every N events [default: sample for a seed, none for a file]
     #[arg(long, value_name = "WHERE", value_parser = crash_points)]
     crash_points: Option<Cuts>,
@@ -86,9 +89,10 @@ fn crash_points(word: &str) -> Result<Cuts, String> {
 impl LifeArgs {
     /// The scenario that is meant.
     pub(super) fn life(&self) -> Result<Life, Failure> {
-        let LifeArgs { source, level, disks, crash_points, .. } = self;
+        let LifeArgs { source, level, disks, crash_points, mapped, .. } = self;
         let effort = |usual: Effort| Effort { cuts: crash_points.unwrap_or(usual.cuts), ..usual };
-        let wish = Wish { level: *level, disks: *disks, faults: self.faults.clone(), paths: self.paths };
+        let (faults, paths) = (self.faults.clone(), self.paths);
+        let wish = Wish { level: *level, disks: *disks, faults, paths, mapped: *mapped };
         let path = Path::new(source);
         match seed(source) {
             Some(seed) if seed < 1 << 63 => {
@@ -99,7 +103,7 @@ impl LifeArgs {
                 Failure::usage(format!("`{source}` is no seed, and no file: seeds are numbers such as 7 or 0x5eed")),
             ),
             None if wish != Wish::default() => Err(Failure::usage(
-                "--level, --disks, --faults and --paths say what a seed is drawn for; a file has its own",
+                "--level, --disks, --faults, --paths and --mapped say what a seed is drawn for; a file has its own",
             )),
             None => Ok(Life { scenario: read(path)?, effort: effort(Effort::PLAIN), file: Some(path.to_owned()) }),
         }
@@ -213,6 +217,9 @@ impl LifeArgs {
         }
         if self.paths.any() {
             typed += &format!(" --paths {}", self.paths.name());
+        }
+        if self.mapped {
+            typed += " --mapped";
         }
         match self.crash_points {
             Some(Cuts::None) => typed += " --crash-points none",

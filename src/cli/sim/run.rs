@@ -52,6 +52,9 @@ pub struct RunArgs {
     /// Multipath over the array, under it, or both
     #[arg(long, value_name = "none|volume|members|both", value_parser = fabrics, default_value = "none")]
     paths: Fabrics,
+    /// Disks lend what they hold, as mapped images do: reads are carried out at once
+    #[arg(long)]
+    mapped: bool,
     /// Before which events the power of a copy is cut: every, every Nth, none, or a sample
     #[arg(long, value_name = "every|N|none|sample", default_value_t = CrashPoints::Sample)]
     crash_points: CrashPoints,
@@ -140,7 +143,8 @@ pub(super) fn fabrics(word: &str) -> Result<Fabrics, String> {
 
 impl RunArgs {
     fn wish(&self) -> Result<Wish, Failure> {
-        let wish = Wish { level: self.level, disks: self.disks, faults: self.faults.clone(), paths: self.paths };
+        let RunArgs { level, disks, paths, mapped, .. } = *self;
+        let wish = Wish { level, disks, faults: self.faults.clone(), paths, mapped };
         check_wish(&wish).map_err(|error| {
             let other = if self.level.is_none() { ": without --level, there are arrays of all levels" } else { "" };
             Failure::usage(format!("{error}{other}"))
@@ -182,6 +186,7 @@ impl RunArgs {
         if self.paths.any() {
             words.push(format!("--paths {}", self.paths.name()));
         }
+        words.extend(self.mapped.then(|| String::from("--mapped")));
         if self.crash_points != CrashPoints::Sample {
             words.push(format!("--crash-points {}", self.crash_points));
         }
