@@ -161,7 +161,10 @@ fn measure_stripe(
     let works: Vec<_> =
         Work::ALL.iter().flat_map(|work| options.kernels.iter().map(|kernel| (*work, *kernel))).collect();
     pool.works = std::iter::once(None).chain(works.iter().copied().map(Some)).collect();
-    let turns = take_turns(pool, options.rounds, options.window, round_done);
+    let turns = take_turns(pool, options.rounds, options.window, &mut |round| {
+        round_done(round);
+        true
+    });
     *windows_disturbed += turns.disturbed;
 
     let gb = (data_disks * chunk_bytes) as f64 / 1e9;

@@ -32,8 +32,13 @@ pub struct Turns {
     pub disturbed: usize,
 }
 
-/// Lets all contestants take turns; `round_done` is told the number of each round that is over, from 1.
-pub fn take_turns(arena: &mut dyn Arena, rounds: usize, window: Duration, round_done: &mut dyn FnMut(usize)) -> Turns {
+/// Lets all contestants take turns; `go_on` is told the number of each round that is over, from 1, and may end it there.
+pub fn take_turns(
+    arena: &mut dyn Arena,
+    rounds: usize,
+    window: Duration,
+    go_on: &mut dyn FnMut(usize) -> bool,
+) -> Turns {
     assert!(rounds > 0, "no rounds");
     let counts: Vec<u64> = (0..arena.contestants()).map(|who| count_for(arena, who, window)).collect();
     let mut turns = Turns { rates: vec![Vec::with_capacity(rounds); counts.len()], disturbed: 0 };
@@ -43,7 +48,9 @@ pub fn take_turns(arena: &mut dyn Arena, rounds: usize, window: Duration, round_
             turns.disturbed += usize::from(disturbed);
             turns.rates[who].push(*count as f64 / took.as_secs_f64().max(1e-9));
         }
-        round_done(round);
+        if !go_on(round) {
+            break;
+        }
     }
     turns
 }
@@ -105,7 +112,10 @@ mod tests {
     fn each_has_a_window_in_every_round_and_its_rate_is_what_it_did_in_it() {
         let mut arena = Told(vec![100, 250], Vec::new());
         let mut rounds = Vec::new();
-        let turns = take_turns(&mut arena, 3, Duration::from_micros(10), &mut |round| rounds.push(round));
+        let turns = take_turns(&mut arena, 9, Duration::from_micros(10), &mut |round| {
+            rounds.push(round);
+            round < 3
+        });
         assert_eq!(rounds, [1, 2, 3]);
         assert_eq!(turns.rates.len(), 2);
         for rate in &turns.rates[0] {

@@ -90,8 +90,8 @@ enum Bench {
     /// How fast this program is beside what it is to be measured by: limits of this computer, and its peers.
     #[command(name = "self")]
     Yardstick {
-        /// What to measure.
-        #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = group)]
+        /// What to measure; everything, if not told.
+        #[arg(long, value_name = "parity,mapped", value_delimiter = ',', value_parser = group)]
         only: Vec<Group>,
         /// Rounds of each measurement.
         #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -203,10 +203,13 @@ fn run_yardstick(only: &[Group], rounds: u32, cells: bool, json: bool, quiet: bo
     let line = ProgressLine::new(!quiet);
     let options = yardstick::Options { rounds: rounds as usize, ..yardstick::Options::default() };
     let groups = if only.is_empty() { &Group::ALL[..] } else { only };
+    let stop = stop_flag().map_err(|error| could_not(format!("cannot watch for Ctrl-C: {error}")))?;
     let report = yardstick::measure(&options, groups, &mut |what, done| {
         line.step(&Step { what: what.to_owned(), done });
+        !stop.load(Ordering::Relaxed)
     });
     drop(line);
+    let report = report.ok_or_else(|| could_not("interrupted: there is no figure yet"))?;
     print_report(&report, json, |report, charset| table::yardstick(report, cells, charset))
 }
 

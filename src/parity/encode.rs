@@ -112,12 +112,14 @@ impl Kernel {
         let at_once = if q.is_none() && length <= TILE_BYTES { PASS_SUMMANDS } else { PASS_SOURCES };
         let in_passes = count > at_once;
         let tile_bytes = if in_passes || has_gaps { TILE_BYTES } else { length.max(1) };
+        // The sums over all but the last few sources, where they would be read back from beyond the caches.
         let mut room = (in_passes && streamed).then(|| Box::new([Tile([0; TILE_BYTES]), Tile([0; TILE_BYTES])]));
         for at in (0..length).step_by(tile_bytes) {
             let tile = at..length.min(at + tile_bytes);
             for first in (0..count.max(1)).step_by(at_once) {
-                let (mut sources, mut factors) = ([&[][..]; PASS_SUMMANDS], [0; PASS_SUMMANDS]);
                 let group = first..count.min(first + at_once);
+                let is_last = group.end >= count;
+                let (mut sources, mut factors) = ([&[][..]; PASS_SUMMANDS], [0; PASS_SUMMANDS]);
                 for (place, i) in group.clone().enumerate() {
                     let (source, factor) = term(i);
                     sources[place] = match source {
@@ -126,34 +128,26 @@ impl Kernel {
                     };
                     factors[place] = factor;
                 }
-                let factors = &factors[..group.len()];
-                let is_last = group.end >= count;
-                let weights = match rule {
-                    Rule::Doubling => Weights::Doubling,
-                    Rule::Factors => Weights::Factors(factors),
-                };
-                let sources = &sources[..group.len()];
-                let mut own = [None, None];
-                let mut base = [&[][..]; 2];
+                let mut outs = [&mut p, &mut q].map(|out| out.as_deref_mut().map(|out| &mut out[tile.clone()]));
+                let mut start = if first == 0 { before.cut(tile.clone()) } else { Start::Kept };
                 if let Some(tiles) = room.as_deref_mut() {
+                    let [p_kept, q_kept] = tiles.each_mut().map(|kept| &mut kept.0[..tile.len()]);
                     if is_last {
-                        base = [&tiles[0].0[..tile.len()], &tiles[1].0[..tile.len()]];
+                        start = Start::From { p: p_kept, q: q_kept };
                     } else {
-                        own = tiles.each_mut().map(|own| Some(&mut own.0[..tile.len()]));
+                        outs = [outs[0].is_some().then_some(p_kept), outs[1].is_some().then_some(q_kept)];
                     }
                 }
-                let [p_own, q_own] = own;
-                let (has_p, has_q) = (p.is_some(), q.is_some());
+                let [p, q] = outs;
                 self.pass(Pass {
-                    p: p_own.filter(|_| has_p).or_else(|| p.as_deref_mut().map(|p| &mut p[tile.clone()])),
-                    q: q_own.filter(|_| has_q).or_else(|| q.as_deref_mut().map(|q| &mut q[tile.clone()])),
-                    sources,
-                    weights,
-                    start: match (first, base) {
-                        (0, _) => before.cut(tile.clone()),
-                        (_, [[], _]) => Start::Kept,
-                        (_, [p, q]) => Start::From { p, q },
+                    p,
+                    q,
+                    sources: &sources[..group.len()],
+                    weights: match rule {
+                        Rule::Doubling => Weights::Doubling,
+                        Rule::Factors => Weights::Factors(&factors[..group.len()]),
                     },
+                    start,
                     solve: solve.filter(|_| is_last).map(|solve| solve.cut(tile.clone())),
                     streamed: streamed && is_last,
                 });

@@ -1393,6 +1393,11 @@ mod tests {
                 prop_assert_eq!(stripe.start + offset, lba);
                 prop_assert!(offset < stripe.data());
                 let row = Sectors(offset.0 % stripe.rows.0);
+                let chunk = (offset.0 / geometry.rows().0) as usize;
+                let holds = |role: Role| matches!(role, Role::Data { index, .. } if usize::from(index) == chunk);
+                let held = stripe.columns.iter().copied().filter(|column| holds(column.role));
+                let named = (0..geometry.copies()).map(|copy| geometry.data_column(k, chunk, copy));
+                prop_assert!(held.eq(named));
                 for column in &stripe.columns {
                     prop_assert_eq!(geometry.stripe_at(column.slot, column.base + row), Some(k));
                     prop_assert!((column.base + stripe.rows).0 <= geometry.member_used(column.slot).0);

@@ -79,7 +79,7 @@ const WORKS: [Work; 9] = [
 ];
 
 /// Every claim about mapped images.
-pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn FnMut(f64)) -> Vec<Row> {
+pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn FnMut(f64) -> bool) -> Vec<Row> {
     let claims = [
         ("RAID0 4K random read, mapped", "copies from bare mappings", 0.85, Work::Read(RAID0), Work::BareRead),
         ("RAID5 4K random read, mapped", "copies from bare mappings", 0.85, Work::Read(RAID5), Work::BareRead),
@@ -100,7 +100,7 @@ pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn 
         }
     };
     let turns = take_turns(&mut files, options.rounds, options.window, &mut |round| {
-        progress(round as f64 / options.rounds as f64);
+        progress(round as f64 / options.rounds as f64)
     });
     *disturbed += turns.disturbed;
     let rate = |work: Work| &turns.rates[WORKS.iter().position(|of| *of == work).expect("it takes turns")];

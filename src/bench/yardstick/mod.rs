@@ -154,8 +154,9 @@ impl Row {
     }
 }
 
-/// Measures the claims of `groups`. `progress` is told what is measured, and the share that is done.
-pub fn measure(options: &Options, groups: &[Group], progress: &mut dyn FnMut(&str, f64)) -> Report {
+/// Measures the claims of `groups`. `progress` is told what is measured and the share that is done, and may end it there:
+/// `None`.
+pub fn measure(options: &Options, groups: &[Group], progress: &mut dyn FnMut(&str, f64) -> bool) -> Option<Report> {
     let mut report = Report {
         schema: "raidlab-bench-self/v1",
         machine: Machine::this(),
@@ -164,14 +165,21 @@ pub fn measure(options: &Options, groups: &[Group], progress: &mut dyn FnMut(&st
         rows: Vec::new(),
     };
     for (number, group) in groups.iter().enumerate() {
-        let mut within = |share: f64| progress(group.name(), (number as f64 + share) / groups.len() as f64);
+        let mut goes_on = true;
+        let mut within = |share: f64| {
+            goes_on = progress(group.name(), (number as f64 + share) / groups.len() as f64);
+            goes_on
+        };
         let rows = match group {
             Group::Parity => parity::rows(options, &mut report.windows_disturbed, &mut within),
             Group::Mapped => mapped::rows(options, &mut report.windows_disturbed, &mut within),
         };
+        if !goes_on {
+            return None;
+        }
         report.rows.extend(rows.into_iter().map(Row::judged));
     }
-    report
+    Some(report)
 }
 
 #[cfg(test)]

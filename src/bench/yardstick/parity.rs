@@ -40,7 +40,7 @@ enum Work {
 }
 
 /// Every claim about parity.
-pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn FnMut(f64)) -> Vec<Row> {
+pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn FnMut(f64) -> bool) -> Vec<Row> {
     let best = Kernel::current();
     let isal = Isal::load();
     // What a processor without AVX-512 has; the plain loops where there is not even that.
@@ -75,14 +75,19 @@ pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn 
     let mut pool = Pool::new();
     let cells_total = 2 * COUNTS.len() * LENGTHS.len();
     let mut cells_done = 0;
+    let mut goes_on = true;
     for cold in [false, true] {
         for count in COUNTS {
             for length in LENGTHS {
+                if !goes_on {
+                    return rows;
+                }
                 let mut stripes =
                     Stripes { pool: &mut pool, count, length, cold, next: 0, works: &works, isal: isal.as_ref().ok() };
                 let turns = take_turns(&mut stripes, options.rounds, options.window, &mut |round| {
                     let within = round as f64 / options.rounds as f64;
-                    progress((f64::from(cells_done) + within) / cells_total as f64);
+                    goes_on = progress((f64::from(cells_done) + within) / cells_total as f64);
+                    goes_on
                 });
                 *disturbed += turns.disturbed;
                 cells_done += 1;
