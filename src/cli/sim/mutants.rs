@@ -36,7 +36,7 @@ const SOON: Duration = Duration::from_secs(60);
 /// Arguments of `sim mutants`.
 #[derive(Args, Debug)]
 pub struct MutantsArgs {
-    /// Only these, such as M1 and X3
+    /// Only these, such as M1 and X3 [default: all that drawn lives find within minutes]
     #[arg(value_name = "MUTANT")]
     mutants: Vec<Mutant>,
     /// So many seeds for each at most
@@ -111,7 +111,8 @@ struct Told<'a> {
 
 /// Runs `sim mutants`.
 pub fn run(args: &MutantsArgs, manner: Manner, out: &mut impl Write) -> Outcome {
-    let mutants: &[Mutant] = if args.mutants.is_empty() { Mutant::ALL } else { &args.mutants };
+    let drawn: Vec<Mutant> = Mutant::ALL.iter().copied().filter(|mutant| mutant.shows_in_drawn_lives()).collect();
+    let mutants: &[Mutant] = if args.mutants.is_empty() { &drawn } else { &args.mutants };
     if let Some(folder) = &args.keep {
         let made = fs::create_dir_all(folder);
         made.map_err(|error| Failure::cannot(format!("cannot make {}: {error}", folder.display())))?;
