@@ -81,7 +81,8 @@ pub trait Bank {
         None
     }
 
-    /// The same for as long as nothing is asked of the bank: what it lends may be a copy, if that is how it holds it.
+    /// The same for as long as nothing is asked of the bank; to be asked for where no write is under way. What is lent may
+    /// be a copy, if that is how the bank holds it.
     #[inline]
     fn window(&self, device: DeviceId, extent: Extent) -> Option<Cow<'_, [u8]>> {
         let _ = (device, extent);

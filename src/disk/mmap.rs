@@ -218,8 +218,8 @@ impl Bank for MmapBank {
         let (at, length) = (extent.start.bytes() as usize, extent.length.bytes() as usize);
         let start = mapping.at(at, length);
         // SAFETY: `at` checked the range; the mapping stays while the bank is borrowed. Nobody else has the file (it is
-        // locked), and this process changes it only by requests to the bank. A lost page becomes zeroes, and the mapping
-        // is not vouched for then.
+        // locked), and who looks has no write under way there, on a helper's thread neither: that is the contract of
+        // `Bank::window`. A lost page becomes zeroes, and the mapping is not vouched for then.
         Some(Cow::Borrowed(unsafe { std::slice::from_raw_parts(start, length) }))
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use memmap2::{MmapMut, MmapOptions};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::{Arena, Cell, Options, Row, take_turns};
 use crate::bench::clock::{Clock, RealClock};
@@ -113,7 +114,9 @@ pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn 
 /// Where files lie in memory, if there is such a place with room; otherwise where temporary files do.
 fn place() -> PathBuf {
     let memory = Path::new("/dev/shm");
-    if tempfile::tempfile_in(memory).is_ok() { memory.to_owned() } else { std::env::temp_dir() }
+    let needed = 4 * DISKS as u64 * MEMBER_BYTES;
+    let has_room = statvfs(memory).is_ok_and(|about| about.f_bavail * about.f_frsize >= needed);
+    if has_room && tempfile::tempfile_in(memory).is_ok() { memory.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Three arrays, and bare files of the same size, all full of random bytes.
@@ -153,7 +156,8 @@ impl Files {
         let mut bare = Vec::with_capacity(DISKS);
         for _ in 0..DISKS {
             let file = tempfile::tempfile_in(&directory).map_err(|error| words(&error))?;
-            file.set_len(MEMBER_BYTES).map_err(|error| words(&error))?;
+            // With all its blocks: a page that cannot be had would end the process.
+            fallocate(&file, FallocateFlags::empty(), 0, MEMBER_BYTES).map_err(|error| words(&error))?;
             // SAFETY: the file has no name: nobody else changes it or makes it shorter.
             let mut map = unsafe { MmapOptions::new().populate().map_mut(&file) }.map_err(|error| words(&error))?;
             rng.fill_bytes(&mut map);

@@ -26,8 +26,6 @@ const POOL_BYTES: usize = 512 << 20;
 /// Columns lie a page further apart than they are long, so that they do not all fall into the same lines of a cache.
 const PAGE_BYTES: usize = 4096;
 
-const NO_ROOM: &str = "there are 512 MiB of memory";
-
 /// Who takes turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Work {
@@ -72,7 +70,14 @@ pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn 
         works.extend([Work::IsalXor, Work::IsalPq, Work::Xor(modest), Work::Pq(modest)]);
     }
 
-    let mut pool = Pool::new();
+    let mut pool = match Pool::new() {
+        Ok(pool) => pool,
+        Err(error) => {
+            let why = format!("there are no {} MiB of memory for it ({error})", POOL_BYTES >> 20);
+            rows.iter_mut().for_each(|row| row.skipped = Some(why.clone()));
+            return rows;
+        }
+    };
     let cells_total = 2 * COUNTS.len() * LENGTHS.len();
     let mut cells_done = 0;
     let mut goes_on = true;
@@ -114,12 +119,12 @@ pub(super) fn rows(options: &Options, disturbed: &mut usize, progress: &mut dyn 
 struct Pool(MmapMut);
 
 impl Pool {
-    fn new() -> Pool {
-        let mut memory = MmapMut::map_anon(POOL_BYTES).expect(NO_ROOM);
+    fn new() -> std::io::Result<Pool> {
+        let mut memory = MmapMut::map_anon(POOL_BYTES)?;
         // Where there are no huge pages, small ones do.
         let _ = memory.advise(Advice::HugePage);
         ChaCha8Rng::seed_from_u64(0).fill_bytes(&mut memory);
-        Pool(memory)
+        Ok(Pool(memory))
     }
 }
 
